@@ -68,8 +68,8 @@ class Case:
     secret: dict[str, str] = field(default_factory=dict)
     wanted: dict[str, Any] = field(default_factory=dict)
     hears_nonsense: bool = True
-    page_means_no_api: bool = False
-    """Whether a web page at ``path`` means that files are looked for in another way."""
+    has_other_ways: bool = False
+    """Whether files are looked for in another way after an invalid answer at ``path``."""
     close: Callable[[Hub], object] = lambda _hub: None
     """Called with the hub before ``refused`` is requested."""
 
@@ -201,14 +201,21 @@ class NetworkContract(Contract):
                 hub.expire_urls()
 
     @pytest.mark.parametrize("kind", list(NONSENSE))
-    def test_invalid_metadata_is_a_typed_error(self, case: Case, bench: SourceBench, hub: Hub, kind: str) -> None:
-        if not case.hears_nonsense or (case.page_means_no_api and kind == "an HTML page"):
+    def test_invalid_metadata_is_a_typed_error(
+        self, case: Case, make_desk: Callable[..., SourceBench], hub: Hub, kind: str
+    ) -> None:
+        if not case.hears_nonsense:
             return
+        bench = make_desk()
         hub.faults.add(
             case.path,
             Status(code=200, body=NONSENSE[kind].decode(), content_type="application/json"),
             origin=case.origin,
         )
+        if case.has_other_ways:
+            assert {a.path: a.size for a in bench.resolve(case.good, **case.wanted).artifacts} == case.sizes
+            hub.faults.add("*", Status(code=200, body=NONSENSE[kind].decode()), origin=case.origin, times=None)
+            bench = make_desk()
         error = bench.refusal(case.good, **case.wanted)
         assert error.exit_code in (65, 69)
         assert error.permanent
@@ -225,6 +232,7 @@ class NetworkContract(Contract):
     def test_an_invalid_redirect_is_a_typed_error(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         for target in ("http://[::1", "ftp://a/b", "https://"):
             hub.faults.clear()
-            hub.faults.add(case.path, RedirectTo(url=target), times=None, origin=case.origin)
+            path = "*" if case.has_other_ways else case.path
+            hub.faults.add(path, RedirectTo(url=target), times=None, origin=case.origin)
             error = bench.refusal(case.good, **case.wanted)
             assert error.exit_code == 69, target

@@ -13,6 +13,7 @@ import functools
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,8 @@ from modelfetch.core.urls import origin
 from modelfetch.errors import UnreachableError
 from modelfetch.http.content_coding import can_decode, codings, decode
 from modelfetch.http.proxies import Exempt, environment_lock, exemptions, proxy_for, proxy_of
+from modelfetch.http.types import FLOOR_RATE, FLOOR_SECONDS
+from modelfetch.sources.huggingface.errors import UnusableAnswerError
 
 _LOCK = threading.Lock()
 _LARGEST_ANSWER = 24 * 2**20
@@ -220,7 +223,7 @@ def _take_coding(headers: Any) -> str | None:
     names = codings(headers.pop("content-encoding", ""))
     if names and not can_decode(names):
         what = f"the hub's answer has Content-Encoding {', '.join(names)[:100]}, which was not requested"
-        raise UnreachableError(what, code="bad-response", permanent=True)
+        raise UnusableAnswerError(what)
     return names[0] if names else None
 
 
@@ -232,16 +235,21 @@ def _bounded(pieces: Any, coding: str | None) -> Iterator[bytes]:
 
 
 def _counted(pieces: Any) -> Iterator[bytes]:
-    size = values = 0
+    size, values, since = 0, 0, time.monotonic()
     for piece in pieces:
         size += len(piece)
+        spent = time.monotonic() - since
+        if spent > FLOOR_SECONDS and size < FLOOR_RATE * spent:
+            raise UnreachableError("the hub answers too slowly", code="timeout")
         values += count_values(piece)
         if size > _LARGEST_ANSWER or values > _MAX_VALUES:
             raise _too_large()
         if size > _LARGE_ANSWER:
+            before = time.monotonic()
             _turn.get()()
+            since += time.monotonic() - before
         yield piece
 
 
-def _too_large() -> UnreachableError:
-    return UnreachableError("the hub's answer is too long", code="bad-response", permanent=True)
+def _too_large() -> UnusableAnswerError:
+    return UnusableAnswerError("the hub's answer is too long")

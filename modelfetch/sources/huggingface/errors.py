@@ -26,6 +26,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
+class UnusableAnswerError(UnreachableError):
+    """An answer does not follow the hub's API, like that of a mirror that lacks this part of it."""
+
+    default_code = "bad-response"
+    default_permanent = True
+
+
+class ImpossibleError(UnreachableError):
+    """A hub's answer can't be true: nothing is taken from this hub."""
+
+    default_code = "bad-response"
+    default_permanent = True
+    default_hint = "the hub, or a proxy in front of it, is broken: choose another HF_ENDPOINT or mirror"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """The request, for messages; a refusal has another meaning if a token was sent."""
@@ -78,13 +93,13 @@ _NO_URL = frozenset(
 )
 
 
-def is_missing_api(error: Exception) -> bool:
+def is_missing_api(error: Exception, translated: ModelfetchError) -> bool:
     """Return whether an exception of huggingface_hub may mean that a mirror lacks part of the hub's API.
 
-    The Hub itself gives the reason for each refusal in ``X-Error-Code``. A mirror may also answer with a web page, as
-    a site does that sends its only page for every address that it does not know.
+    The Hub itself gives the reason for each refusal in ``X-Error-Code``. A mirror may also answer with something else,
+    as a site does that sends its only page for every address that it does not know.
     """
-    if _is_page(error):
+    if isinstance(translated, UnusableAnswerError):
         return True
     response = getattr(error, "response", None)
     return (
@@ -101,12 +116,10 @@ def _is_page(error: Exception) -> bool:
     return isinstance(text, str) and looks_like_html(text[:HEAD].encode(errors="replace"))
 
 
-def invalid_response(query: Query, *, is_page: bool = False) -> UnreachableError:
+def invalid_response(query: Query, *, is_page: bool = False) -> UnusableAnswerError:
     """Return the error for a response that does not follow the hub's API; ``is_page``: it is a web page."""
-    return UnreachableError(
+    return UnusableAnswerError(
         f"{query.endpoint} sent {'a web page instead of the' if is_page else 'no valid'} metadata of {query}",
-        code="bad-response",
-        permanent=True,
         hint="is HF_ENDPOINT a Hugging Face Hub, or is a proxy or login page in front of it?",
     )
 

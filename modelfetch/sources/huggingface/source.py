@@ -10,54 +10,40 @@ client needs for a download (source: huggingface_hub, ``file_download.get_hf_fil
 
 from __future__ import annotations
 
-import contextlib
-import re
 import threading
 from collections import defaultdict
+from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from modelfetch.config import hub
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.digest import is_commit
-from modelfetch.core.units import MAX_SIZE, parse_decimal
-from modelfetch.core.urls import origin
+from modelfetch.core.units import parse_decimal
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http.auth import Credentials
-from modelfetch.http.client import USER_AGENT
-from modelfetch.http.names import check_name
-from modelfetch.http.proxies import proxy_of
-from modelfetch.http.redirects import REDIRECTS, rewrite
+from modelfetch.http.redirects import REDIRECTS
 from modelfetch.manifest.uri import HfUri
 from modelfetch.sources.answers import FIRST_BYTE, total_size
 from modelfetch.sources.base import Source, SourceRequest
-from modelfetch.sources.huggingface import client
-from modelfetch.sources.huggingface.errors import Query, is_missing_api, refusal, translate
-from modelfetch.sources.huggingface.repo import HubFile, Repo, choose, git_name, read_file, read_info
+from modelfetch.sources.huggingface.api import HubApi, MissingApiError
+from modelfetch.sources.huggingface.errors import ImpossibleError, Query, UnusableAnswerError, refusal
+from modelfetch.sources.huggingface.listing import SHA1, HubFile, Listing, read_commit, read_hash, read_size
+from modelfetch.sources.huggingface.repo import Repo, choose, git_name, named
 from modelfetch.sources.pages import is_html
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableMapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from modelfetch.config.settings import Settings
     from modelfetch.http import Http, Response
     from modelfetch.sources.base import ReadBlob
 
-T = TypeVar("T")
-
 _LINKED = "x-linked-etag"
 _REFUSED_API = frozenset({"forbidden", "missing-or-private"})
 """Errors of the API for which files are looked for without it: a proxy may let only those through."""
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-
-
-class _MissingApiError(Exception):
-    """A hub lacks part of the API; ``error`` is raised if there is no alternative."""
-
-    def __init__(self, error: ModelfetchError) -> None:
-        super().__init__(str(error))
-        self.error = error
+_MOST_SIBLINGS = 50_000
+"""Files up to which the list in a repo's metadata is complete (source: huggingface_hub 1.0, ``snapshot_download``)."""
 
 
 class HfSource(Source[HfUri]):
@@ -66,7 +52,8 @@ class HfSource(Source[HfUri]):
     def __init__(self, http: Http, settings: Settings) -> None:
         self._http = http
         self._settings = settings
-        self._credentials = http.auth if isinstance(http.auth, Credentials) else Credentials(settings)
+        credentials = http.auth if isinstance(http.auth, Credentials) else Credentials(settings)
+        self._api = HubApi(http, settings, credentials)
         self._repos: dict[tuple[str, str], Repo] = {}
         self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
@@ -74,28 +61,21 @@ class HfSource(Source[HfUri]):
     def query(self, uri: HfUri, wanted: SourceRequest) -> Resolution:
         """Return the commit, and each file with its size, digest and cache name."""
         revision = uri.revision or "main"
+        repo = self._repo(uri.repo, revision, complete=named(uri, wanted) is None)
         try:
-            repo = self._repo(uri.repo, revision)
-        except _MissingApiError as missing:
-            if (found := self._without_api(uri, revision, wanted)) is None:
-                raise missing.error from None
-            return found
-        except CredentialsError as error:
-            if error.code not in _REFUSED_API:
+            return self._find(uri, revision, repo, wanted)
+        except ModelfetchError as error:
+            problem = copy(repo.problem)
+            if problem is None or isinstance(error, ImpossibleError):
                 raise
-            with contextlib.suppress(ModelfetchError):
-                if (found := self._without_api(uri, revision, wanted)) is not None:
-                    return found
+            is_missing = error.permanent and isinstance(error, NotFoundError | UnreachableError)
+            if is_missing and (pinned := self._from_pins(uri, wanted, self._settings, lambda _: None, any_commit=True)):
+                return pinned
+            if isinstance(problem, CredentialsError):
+                raise problem from None
+            if is_missing and not (isinstance(error, NotFoundError) and isinstance(problem, UnreachableError)):
+                raise problem from None
             raise
-        chosen = self._with_digests(uri.repo, repo, choose(repo, uri, wanted), wanted)
-        if wanted.cached and any(file.digest is None and file.path not in _pinned(wanted) for file in chosen):
-            raise UnreachableError(
-                f"{self._settings.hf_endpoint} gives no digests for {uri.repo}, which name the files of a cache",
-                code="bad-response",
-                permanent=True,
-                hint="unset HF_ENDPOINT, or choose a mirror whose API is complete",
-            )
-        return replace(self._resolution(uri, repo.commit, chosen), license=repo.license)
 
     @classmethod
     def known(cls, uri: HfUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
@@ -110,9 +90,10 @@ class HfSource(Source[HfUri]):
 
     @classmethod
     def _from_pins(
-        cls, uri: HfUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob
+        cls, uri: HfUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob, *, any_commit: bool = False
     ) -> Resolution | None:
-        if uri.commit is None and (wanted.cached or not settings.offline):
+        """Return the files if all are pinned; with ``any_commit`` also those of a branch, unless for a cache."""
+        if uri.commit is None and (wanted.cached or not (any_commit or settings.offline)):
             return None
         revision = uri.revision or "main"
         if uri.path is not None and not wanted.snapshot:
@@ -155,146 +136,134 @@ class HfSource(Source[HfUri]):
             pinned=uri.commit is not None,
         )
 
-    # -- the hub's API ---------------------------------------------------------------------------------------------
+    # -- the hub's lists -------------------------------------------------------------------------------------------
 
-    def _repo(self, repo: str, revision: str) -> Repo:
+    def _repo(self, repo: str, revision: str, *, complete: bool) -> Repo:
+        """Return what the hub lists; ``complete``: all files."""
         key = (repo, revision)
         with self._guard:
             lock = self._locks[key]
         with lock:
             if key not in self._repos:
                 self._repos[key] = self._fetch(repo, revision)
+            if complete and not self._repos[key].complete:
+                self._repos[key] = self._with_tree(repo, revision, self._repos[key])
             return self._repos[key]
 
     def _fetch(self, repo: str, revision: str) -> Repo:
-        def read(api: Any, **fields: bool) -> tuple[Repo, bool]:
-            info = api.model_info(repo, revision=revision, **fields)
-            return read_info(info, revision), bool(getattr(info, "gated", None))
-
+        commit = revision if is_commit(revision) else None
         try:
-            found, gated = self._call(repo, revision, lambda api: read(api, files_metadata=True))
-        except _MissingApiError:
-            found, gated = self._call(repo, revision, read)
-        if gated:
+            info = self._api.info(repo, revision)
+        except MissingApiError as missing:
+            return Repo(commit=commit, files={}, complete=False, problem=missing.error)
+        except CredentialsError as error:
+            if error.code not in _REFUSED_API:
+                raise
+            return Repo(commit=commit, files={}, complete=False, problem=error)
+        if info.gated:
             self._check_gate(repo, revision)
-        return found
+        files = info.files or {}
+        complete = 0 < len(files) <= _MOST_SIBLINGS
+        return Repo(commit=info.commit, files=Listing(files), complete=complete, license=info.license)
 
     def _check_gate(self, repo: str, revision: str) -> None:
         """Raise if access to a gated repo's files is denied; its metadata is public."""
         try:
-            self._call(repo, revision, lambda api: api.auth_check(repo))
-        except _MissingApiError:
+            self._api.check_gate(repo, revision)
+        except MissingApiError:
             return  # the transfer will report it
         except (NotFoundError, UnreachableError) as error:
             if not error.permanent:
                 raise
 
-    def _with_digests(self, repo: str, found: Repo, chosen: Sequence[HubFile], wanted: SourceRequest) -> list[HubFile]:
-        """Return the files with digests missing from the listing, from the first alternative that provides them."""
-        files = {file.path: file for file in chosen}
-        places: tuple[Callable[[list[str]], Iterable[HubFile]], ...] = (
-            lambda paths: self._paths_info(repo, found.commit, paths),
-            lambda paths: self._tree(repo, found.commit, paths),
-            lambda paths: self._heads(HfUri(text="", repo=repo, revision=found.commit, path=None), paths)[1],
-        )
-        pinned = _pinned(wanted)
+    def _with_tree(self, repo: str, revision: str, found: Repo) -> Repo:
+        try:
+            files = self._api.tree(repo, found.commit or revision)
+        except (MissingApiError, CredentialsError) as error:
+            if found.problem is not None:
+                raise copy(found.problem) from None
+            if isinstance(error, CredentialsError):
+                raise
+            raise UnusableAnswerError(
+                f"{self._settings.hf_endpoint} gives no complete list of the files of {repo}",
+                hint="name them with `files`, or choose an HF_ENDPOINT whose API is complete",
+            ) from None
+        return replace(found, files=Listing(files), complete=True, problem=None)
+
+    def _find(self, uri: HfUri, revision: str, repo: Repo, wanted: SourceRequest) -> Resolution:
+        """Return the requested files with what the hub lists of them, completed from other places."""
+        names = named(uri, wanted) or ()
+        unlisted = [name for name in names if name not in repo.files]
+        if unlisted and (not repo.complete or self._exists(uri, repo.commit or revision, unlisted[0])):
+            repo = replace(repo, files={name: repo.files.get(name, HubFile(path=name)) for name in names})
+        chosen = {file.path: file for file in choose(repo, uri, wanted)}
+        if repo.commit is None:
+            first = next(iter(chosen))
+            commit, file = self._head(replace(uri, revision=revision), first)
+            repo, chosen[first] = replace(repo, commit=commit), chosen[first].updated(file)
+        if repo.commit is None:
+            raise UnusableAnswerError(
+                f"{self._settings.hf_endpoint} does not name the commit of {uri.repo}@{revision}",
+                hint=f"write the commit into the source: hf://{uri.repo}@COMMIT",
+            )
+        files = self._with_digests(uri, repo.commit, chosen, wanted, unlisted)
+        if wanted.cached and any(file.digest is None and file.path not in _pinned(wanted) for file in files):
+            raise UnreachableError(
+                f"{self._settings.hf_endpoint} gives no digests for {uri.repo}, which name the files of a cache",
+                code="bad-response",
+                permanent=True,
+                hint="unset HF_ENDPOINT, or choose a mirror whose API is complete",
+            )
+        return replace(self._resolution(uri, repo.commit, files), license=repo.license)
+
+    def _exists(self, uri: HfUri, revision: str, path: str) -> bool:
+        """Return whether a file that a list lacks exists nevertheless."""
+        try:
+            self._head(replace(uri, revision=revision), path)
+        except ModelfetchError:
+            return False
+        return True
+
+    def _with_digests(
+        self, uri: HfUri, commit: str, files: dict[str, HubFile], wanted: SourceRequest, unlisted: Sequence[str]
+    ) -> list[HubFile]:
+        """Return the files with what the listing lacks, from the first alternative that provides it.
+
+        Raises:
+            NotFoundError: One of the ``unlisted`` files does not exist.
+        """
+        places: list[Callable[[list[str]], Mapping[str, HubFile | None]]] = [
+            lambda paths: self._api.paths_info(uri.repo, commit, paths),
+            lambda _paths: self._api.tree(uri.repo, commit),
+            lambda paths: {path: self._head(replace(uri, revision=commit), path)[1] for path in paths},
+        ]
+        if len(files) == 1:
+            places.reverse()  # its headers are a single request, too, and all that the official client needs
+        sure, failure = _pinned(wanted), None
         for place in places:
-            open_ones = [file.path for file in files.values() if file.digest is None and file.path not in pinned]
+            open_ones = [
+                file.path for file in files.values() if file.digest is None and file.path not in _pinned(wanted)
+            ]
             if not open_ones:
                 break
             try:
-                files |= {file.path: file for file in place(open_ones) if file.path in files}
-            except (ValueError, TypeError, AttributeError, NotFoundError, _MissingApiError):
+                found = place(open_ones)
+            except NotFoundError:
+                if unlisted:
+                    raise
+                continue
+            except MissingApiError:
                 continue
             except UnreachableError as error:
-                if error.code != "bad-response":
+                if error.code != "bad-response" or isinstance(error, ImpossibleError):
                     raise
+                failure = error
+                continue
+            sure |= found.keys()
+            files |= {path: files[path].updated(file) for path, file in found.items() if file and path in files}
+        if failure is not None and not sure.issuperset(unlisted):
+            raise failure
         return list(files.values())
-
-    def _paths_info(self, repo: str, commit: str, paths: list[str]) -> list[HubFile]:
-        entries = self._call(repo, commit, lambda api: list(api.get_paths_info(repo, paths, revision=commit)))
-        return [read_file(entry.path, entry) for entry in entries]
-
-    def _tree(self, repo: str, commit: str, paths: list[str]) -> list[HubFile]:
-        names = set(paths)
-
-        def find(api: Any) -> dict[str, Any]:
-            entries = api.list_repo_tree(repo, recursive=True, revision=commit)
-            return {entry.path: entry for entry in entries if entry.path in names}
-
-        entries = self._call(repo, commit, find)
-        return [read_file(path, entry) for path, entry in entries.items()]
-
-    def _call(self, repo: str, revision: str, question: Callable[[Any], T]) -> T:
-        endpoint = self._endpoint(f"/api/models/{repo}")
-        headers = self._credentials.headers(endpoint + "/api/")
-        query = Query(endpoint=endpoint, repo=repo, revision=revision, with_token=bool(headers))
-        name, _, version = USER_AGENT.partition("/")
-        api = hub.load().HfApi(endpoint=endpoint, token=False, library_name=name, library_version=version)
-        failure: ModelfetchError
-        if proxy_of(endpoint) is None:
-            check_name(origin(endpoint)[1])
-        try:
-            with client.watched(self._watch, endpoint):
-                return question(api)
-        except Exception as error:
-            failure, missing = translate(error, query), is_missing_api(error)
-        if isinstance(failure, CredentialsError) and not query.with_token:
-            self._name_problem(failure, endpoint)
-        # Raised outside the handler, so that the library's exception and its request are not attached.
-        raise _MissingApiError(failure) if missing else failure
-
-    def _name_problem(self, failure: CredentialsError, endpoint: str) -> None:
-        """Add to an error that a token exists but can't be read."""
-        if (problem := self._credentials.problem(endpoint + "/api/")) is not None:
-            failure.message += f"; {problem.message}"
-            failure.args = (failure.message,)
-
-    def _endpoint(self, path: str) -> str:
-        """Return the hub's base URL, or its replacement in MODELFETCH_MIRRORS."""
-        endpoint = self._settings.hf_endpoint
-        mirrored = rewrite(endpoint + path, self._settings.mirrors)
-        return mirrored.removesuffix(path) if mirrored.endswith(path) else endpoint
-
-    def _watch(self, url: str, headers: MutableMapping[str, str]) -> None:
-        """Count a request of huggingface_hub, and set the credential that it may carry."""
-        self._http.count()
-        try:
-            scheme, host, port = origin(url)
-        except ValueError:
-            raise UnreachableError("the hub refers to an invalid URL", code="bad-response", permanent=True) from None
-        if scheme == "http" and not self._settings.allows_http(host, port):
-            raise UnreachableError(
-                f"the hub redirects to http://{host}, which is not encrypted", code="insecure-redirect", permanent=True
-            )
-        headers.pop("authorization", None)
-        headers.update({name.lower(): value for name, value in self._credentials.headers(url).items()})
-
-    # -- without the API -------------------------------------------------------------------------------------------
-
-    def _without_api(self, uri: HfUri, revision: str, wanted: SourceRequest) -> Resolution | None:
-        """Resolve the named files from their headers, else from the manifest's pins; None if neither is possible."""
-        names = [uri.path] if uri.path is not None else [spec.path for spec in wanted.files or ()]
-        if not names:
-            return None
-        try:
-            commit, files = self._heads(replace(uri, revision=revision), names)
-        except (NotFoundError, UnreachableError) as error:
-            if not error.permanent:
-                raise
-            return self._from_pins(uri, wanted, self._settings, lambda _digest: None)
-        if commit is None or (wanted.cached and any(f.digest is None and f.path not in _pinned(wanted) for f in files)):
-            return self._from_pins(uri, wanted, self._settings, lambda _digest: None)
-        return self._resolution(uri, commit, files)
-
-    def _heads(self, uri: HfUri, paths: Iterable[str]) -> tuple[str | None, list[HubFile]]:
-        """Return the commit and the metadata in each file's headers."""
-        commit, files = uri.commit, []
-        for path in paths:
-            found, file = self._head(uri, path)
-            commit = commit or found
-            files.append(file)
-        return commit, files
 
     def _head(self, uri: HfUri, path: str) -> tuple[str | None, HubFile]:
         address = _address(uri.repo, uri.revision or "main", path, self._settings)
@@ -309,19 +278,24 @@ class HfSource(Source[HfUri]):
             if not 200 <= response.status < 300 and not moved:
                 error = self.explain(response, uri)
                 raise error or NotFoundError(f"{uri.repo} has no file {path}")
-            commit = fields.get("x-repo-commit", "")
+            commit = read_commit(fields.get("x-repo-commit", "").strip(), uri.revision or "main")
             linked, etag = (_etag(fields.get(name, "")) for name in (_LINKED, "etag"))
-            size = _size(fields.get("x-linked-size", ""))
+            size = read_size(parse_decimal(fields.get("x-linked-size", "").strip()))
             if size is None and not moved:
                 size = total_size(response)
-            if not (moved or commit or linked) and is_html(fields) and not path.endswith((".html", ".htm")):
+            if (
+                not (moved or linked or "x-repo-commit" in fields)
+                and is_html(fields)
+                and not path.endswith((".html", ".htm"))
+            ):
                 message = f"{self._settings.hf_endpoint} sent a web page instead of {path} of {uri.repo}"
                 raise UnreachableError(message, code="bad-response", permanent=True)
         # The ETag of an externally stored file is that of the other store, not a digest of its content.
-        oid = etag if is_commit(etag) and not moved else linked if is_commit(linked) else None
-        sha256 = linked if _SHA256.match(linked) else None
-        file = HubFile(path=path, size=size, oid=oid, sha256=sha256)
-        return commit if is_commit(commit) else None, file
+        oid = linked if moved else linked or etag
+        if oid == fields.get("x-checksum-sha1"):  # Artifactory's ETag, the sha1 of the content alone
+            oid = ""
+        sha256 = read_hash(linked) or read_hash(fields.get("x-checksum-sha256"))
+        return commit, HubFile(path=path, size=size, oid=None if sha256 else read_hash(oid, SHA1), sha256=sha256)
 
 
 def _artifact(uri: HfUri, commit: str, file: HubFile, settings: Settings) -> Artifact:
@@ -347,8 +321,3 @@ def _pinned(wanted: SourceRequest) -> set[str]:
 
 def _etag(value: str) -> str:
     return value.strip().removeprefix("W/").strip('"').lower()
-
-
-def _size(value: str) -> int | None:
-    size = parse_decimal(value.strip())
-    return size if size is not None and size <= MAX_SIZE else None

@@ -172,3 +172,18 @@ def test_one_long_answer_at_a_time_is_in_memory(
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(meet, range(2))) == [together] * 2
+
+
+@each(("seconds", "is_refused"), [(59, False), (70, True)])
+def test_an_answer_that_drips_is_refused_at_the_floor_of_all_bodies(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, *, is_refused: bool
+) -> None:
+    now = iter(range(0, 10_000, 5))
+    monkeypatch.setattr("modelfetch.sources.huggingface.client.time.monotonic", lambda: next(now))
+    pieces = [b"x"] * (seconds // 5)
+    if is_refused:
+        with pytest.raises(UnreachableError, match="too slowly") as caught:
+            list(client._bounded(pieces, None))
+        assert (caught.value.code, caught.value.permanent) == ("timeout", False)
+    else:
+        assert len(list(client._bounded(pieces, None))) == len(pieces)

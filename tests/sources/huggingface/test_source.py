@@ -11,7 +11,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
-from tests.cases import each
+from tests.cases import each, first
 from tests.faults import RateLimited, Status
 from tests.interpreter import run
 from tests.sources.contract import PLANTED, Case, NetworkContract
@@ -53,7 +53,7 @@ class TestHf(NetworkContract):
             refused="hf://org/private/model.safetensors",
             origin="hf",
             path="/api/models/org/repo/*",
-            page_means_no_api=True,
+            has_other_ways=True,
             secret={"HF_TOKEN": PLANTED},
         )
 
@@ -352,7 +352,7 @@ def test_a_list_that_goes_on_at_another_host_is_followed_without_the_token(
     further = Status(code=200, body="[]", headers={"Link": f'<{hub.cdn}/more>; rel="next"'})
     hub.faults.add("*/tree/*", further, times=None)
     hub.faults.add("/more", Status(code=200, body="[]", content_type="application/json"), origin="cdn", times=None)
-    bench.resolve("hf://org/repo/model.safetensors")
+    bench.resolve("hf://org/repo", kind="snapshot")
     seen = [entry for entry in hub.log.requests() if entry.origin == "cdn" and entry.target.startswith("/more")]
     assert seen
     assert [entry.authorization for entry in seen if entry.authorization] == []
@@ -366,8 +366,8 @@ def test_a_list_whose_pages_never_end_is_left_for_the_headers(
     hub.faults.add("*/paths-info/*", Status(code=404), times=None)
     again = Status(code=200, body="[]", headers={"Link": f'<{hub.endpoint}/api/models/org/repo/tree/x>; rel="next"'})
     hub.faults.add("*/tree/*", again, times=None)
-    (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
-    assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
+    found = bench.resolve("hf://org/repo", kind="snapshot").artifacts
+    assert all(artifact.digest for artifact in found)
     assert sum("/tree/" in entry.target for entry in hub.log.requests()) == 5
 
 
@@ -385,27 +385,120 @@ def test_a_mirror_without_any_digests_serves_plain_folders_but_no_cache(
     assert "HF_ENDPOINT" in str(error.hint)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"sha": None},
-        {"sha": "main"},
-        {"sha": 7},
-        {"siblings": "none"},
-        {"siblings": [{"size": 3}]},
-        {"siblings": [{"rfilename": 7}]},
-        {"siblings": [{"rfilename": "config.json", "size": -1}]},
-        {"siblings": [{"rfilename": "config.json", "size": True}]},
-        {"siblings": [{"rfilename": "config.json", "size": 2**70}]},
-        {"siblings": [{"rfilename": "config.json", "blobId": "../../x", "size": 1}]},
-        {"siblings": [{"rfilename": "config.json", "lfs": {"sha256": "x", "size": 1, "pointerSize": 1}}]},
-        {"siblings": [{"rfilename": "config.json", "lfs": {"sha256": "0" * 64}}]},
-    ],
-)
-def test_invalid_metadata_is_69(bench: SourceBench, repo: HfRepo, hub: Hub, changes: dict[str, Any]) -> None:
-    _answer(hub, {**_info(repo), **changes})
-    error = bench.refusal("hf://org/repo/config.json")
+CONFIG = {"rfilename": "config.json"}
+LFS = {"sha256": "0" * 64, "size": 2, "pointerSize": 1}
+UNKNOWN: list[Any] = [
+    {"sha": None},
+    {"siblings": None},
+    {"siblings": [{**CONFIG, "size": "2"}]},
+    {"sha": None, "siblings": []},
+    {"sha": "main"},
+    {"sha": 7},
+    {"siblings": "none"},
+    {"siblings": {}},
+    {"siblings": [{"size": 3}]},
+    {"siblings": [{"rfilename": 7}]},
+    {"siblings": ["config.json"]},
+    {"siblings": [{**CONFIG, "size": True}]},
+    {"siblings": [{**CONFIG, "size": 2.0}]},
+    {"siblings": [{**CONFIG, "blobId": "../../x", "size": 2}]},
+    {"siblings": [{**CONFIG, "lfs": {**LFS, "sha256": "x"}}]},
+    {"siblings": [{**CONFIG, "blobId": "0" * 40, "size": 2, "lfs": {"size": 2}}]},
+    {"siblings": [{**CONFIG, "blobId": "0" * 40, "size": 2, "lfs": True}]},
+    {"siblings": [{**CONFIG, "blobId": "0" * 40, "size": 11 * 2**20}]},  # too large to be outside LFS
+    {"siblings": [CONFIG, {"rfilename": "README.md", "size": None}]},
+    {"id": None, "lastModified": "yesterday", "cardData": 7, "safetensors": [], "gated": "", "tags": {"a": 1}},
+]
+
+
+@pytest.mark.parametrize("changes", first(4, UNKNOWN))
+def test_what_a_hub_does_not_know_is_found_elsewhere(
+    make_desk: Callable[..., SourceBench], repo: HfRepo, hub: Hub, changes: dict[str, Any]
+) -> None:
+    listed = changes.get("siblings")
+    names = [entry["rfilename"] for entry in listed if "rfilename" in entry] if isinstance(listed, list) else []
+    for lacking in ((), ("*/paths-info/*",), ("*/paths-info/*", "*/tree/*")):
+        hub.faults.clear()
+        _answer(hub, {**_info(repo), **changes}, times=None)
+        for path in lacking:
+            hub.faults.add(path, Status(code=404), times=None)
+        bench = make_desk()
+        found = bench.resolve("hf://org/repo/config.json")
+        (artifact,) = found.artifacts
+        oid = hashlib.sha1(b"blob 2\0{}", usedforsecurity=False).hexdigest()
+        assert (found.revision, artifact.size, artifact.cache_name) == (repo.main, 2, oid)
+        files = tuple(FileSpec(path=path) for path in FILES)
+        found = bench.resolve("hf://org/repo", kind="snapshot", files=files, cached=True)
+        assert [(a.path, a.size, bool(a.digest)) for a in found.artifacts] == [(p, len(FILES[p]), True) for p in FILES]
+        if not any(isinstance(name, str) for name in names) and "*/tree/*" not in lacking:
+            assert len(bench.resolve("hf://org/repo", kind="snapshot", cached=True).artifacts) == len(FILES)
+        assert bench.refusal("hf://org/repo/none.bin").exit_code == 66
+
+
+def test_a_longer_list_than_metadata_can_hold_is_read_from_the_tree(
+    bench: SourceBench, repo: HfRepo, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelfetch.sources.huggingface.source._MOST_SIBLINGS", 1)
+    _answer(hub, {**_info(repo), "siblings": [{"rfilename": p} for p in list(FILES)[:2]]}, times=None)
+    assert len(bench.resolve("hf://org/repo", kind="snapshot").artifacts) == len(FILES)
+    assert len(bench.resolve("hf://org/repo", include=("*.safetensors",)).artifacts) == 2
+    assert sum("/tree/" in entry.target for entry in hub.log.requests()) == 1
+
+
+IMPOSSIBLE: list[tuple[str, Any]] = [
+    ("revision", {"siblings": [{**CONFIG, "size": -1}]}),
+    ("revision", {"siblings": [{**CONFIG, "size": 2}, {**CONFIG, "size": 3}]}),
+    ("tree", [{"type": "file", "path": "config.json", "oid": "0" * 40, "size": 2**70}]),
+    ("revision", {"siblings": [{**CONFIG, "size": 2**70}]}),
+    ("revision", {"siblings": [{**CONFIG, "lfs": {**LFS, "size": -5}}]}),
+    ("revision", {"siblings": [{**CONFIG, "blobId": "0" * 40}, {**CONFIG, "blobId": "1" * 40}]}),
+    ("paths-info", [{"type": "file", "path": "config.json", "oid": "0" * 40, "size": -3}]),
+    ("tree", [{"type": "file", "path": "a", "oid": digit * 40, "size": 1} for digit in "12"]),
+]
+
+
+@pytest.mark.parametrize(("place", "answer"), first(3, IMPOSSIBLE))
+def test_what_can_not_be_true_is_refused(bench: SourceBench, repo: HfRepo, hub: Hub, place: str, answer: Any) -> None:
+    _answer(hub, {**_info(repo), **answer} if place == "revision" else _info(repo), times=None)
+    if place != "revision":
+        _answer(hub, answer, path=f"*/{place}/*", times=None)
+    if place == "tree":
+        hub.faults.add("*/paths-info/*", Status(code=404), times=None)
+    error = bench.refusal("hf://org/repo", kind="snapshot")
     assert (error.exit_code, error.code, error.permanent) == (69, "bad-response", True)
+    assert "HF_ENDPOINT" in str(error.hint)
+
+
+@pytest.mark.parametrize("headers", [{"X-Repo-Commit": "a" * 40}, {"X-Linked-Size": "9" * 19}])
+def test_headers_that_can_not_be_true_are_refused(
+    bench: SourceBench, repo: HfRepo, hub: Hub, headers: dict[str, str]
+) -> None:
+    hub.faults.add("/api/*", Status(code=404), times=None)
+    hub.faults.add("/org/repo/resolve/*", Status(code=200, headers=headers), times=None)
+    error = bench.refusal(f"hf://org/repo@{repo.main}/config.json")
+    assert (error.exit_code, error.code, error.permanent) == (69, "bad-response", True)
+
+
+def test_the_etag_of_an_artifactory_is_not_that_of_git(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
+    hub.faults.add("/api/*", Status(code=404), times=None)
+    sha1 = hashlib.sha1(b"{}", usedforsecurity=False).hexdigest()
+    headers = {"X-Repo-Commit": repo.main, "ETag": f'"{sha1}"', "X-Checksum-Sha1": sha1}
+    for more, digest in (({}, None), ({"X-Checksum-Sha256": Digest.sha256(b"{}").hex}, Digest.sha256(b"{}"))):
+        hub.faults.add("/org/repo/resolve/*", Status(code=200, headers=headers | more), times=None)
+        (artifact,) = bench.resolve("hf://org/repo/config.json").artifacts
+        assert artifact.digest == digest
+        hub.faults.clear()
+        hub.faults.add("/api/*", Status(code=404), times=None)
+
+
+def test_a_pinned_file_needs_no_commit_that_a_proxy_strips(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
+    hub.faults.add("/api/*", Status(code=404), times=None)
+    hub.faults.add("/org/repo/resolve/*", Status(code=200, body="{}"), times=None)
+    found = bench.resolve("hf://org/repo/config.json", digest=DIGEST, size=2)
+    assert (found.revision, found.pinned, found.artifacts[0].digest) == (None, False, DIGEST)
+    assert found.artifacts[0].locations[0].url.endswith("/resolve/main/config.json")
+    error = bench.refusal("hf://org/repo/config.json")
+    assert error.code == "not-found"
 
 
 def test_another_commit_than_the_pinned_one_is_refused(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
@@ -552,7 +645,7 @@ def test_a_uri_without_commit_or_path_needs_a_request(uri: str) -> None:
 
 
 def test_a_json_error_with_status_200_is_no_metadata(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
-    hub.faults.add(API, Status(code=200, body='{"error": "x"}', content_type="application/json"))
+    hub.faults.add("*", Status(code=200, body='{"error": "x"}', content_type="application/json"), times=None)
     assert bench.refusal("hf://org/repo/config.json").code == "bad-response"
 
 
