@@ -13,12 +13,10 @@ from urllib.parse import urlsplit
 from modelfetch.errors import CredentialsError, ModelfetchError, NotAModelError
 from modelfetch.formats.gguf import MAGICS, read_gguf
 from modelfetch.formats.pickles import (
-    MAX_MEMBERS,
     PICKLE_SUFFIXES,
     PickleVerdict,
-    contains_pickle,
     decompressed_start,
-    has_large_directory,
+    find_pickle,
     is_compressed_archive,
     is_model_zip,
     is_pickle_name,
@@ -393,10 +391,8 @@ def check_pickle(path: str, size: int, read_at: ReadAt) -> ModelfetchError | Non
     """Check a whole file for a pickle that the manifest does not allow; returns the error for one."""
     if not (is_pickle_name(path) or may_hide_pickle(path)):
         return None
-    if contains_pickle(size, read_at):
-        too_many = has_large_directory(size, read_at)
-        what = f"may hold a pickle among its more than {MAX_MEMBERS} files" if too_many else "is a pickle"
-        return pickle_error(f"{path} {what}")
+    if (found := find_pickle(size, read_at)) is not None:
+        return pickle_error(f"{path} {found}")
     if is_weights(path) and is_compressed_archive(read_at):
         return pickle_error(f"{path} is a compressed archive, which may hold a pickle")
     return None

@@ -7,7 +7,6 @@ too. Unpacked files are always copied, since NLTK (from 3.10.3) refuses files wi
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import zipfile
 from contextlib import contextmanager
@@ -21,9 +20,10 @@ from modelfetch.formats.pickles import (
     BROKEN_ARCHIVE,
     MAX_MEMBERS,
     ZIP_METHODS,
-    contains_pickle,
+    find_pickle,
     has_large_directory,
     pickle_error,
+    read_member,
     reraise_disk_error,
 )
 from modelfetch.manifest.paths import check_relative
@@ -96,15 +96,16 @@ def _check(file: Path, member: Member, artifact: Artifact) -> None:
 
         if (error := check_artifact(unproven, member.size, read_at)) is not None:
             raise error
-        if contains_pickle(member.size, read_at):  # whatever its name, which the author of the archive chose
-            raise pickle_error(f"{member.path} is a pickle", uri=artifact.uri)
+        found = find_pickle(member.size, read_at)  # whatever its name, which the author of the archive chose
+        if found is not None:
+            raise pickle_error(f"{member.path} {found}", uri=artifact.uri)
 
 
 def list_members(archive: Path, opened: zipfile.ZipFile) -> tuple[Member, ...]:
     """List all files of a zip and check every name; folders are implied.
 
     Raises:
-        IntegrityError: ``unsafe-archive``: not a zip, empty, encrypted, compressed with bzip2 or LZMA, a name that
+        IntegrityError: ``unsafe-archive``: not a zip, empty, encrypted, of an unknown compression, a name that
             leads outside, a link, a duplicate name, more than `MAX_MEMBERS` files or `MAX_BYTES` bytes.
     """
     members = tuple(_checked(archive, info) for info in opened.infolist() if not info.filename.endswith("/"))
@@ -126,8 +127,8 @@ def copy_member(archive: Path, opened: zipfile.ZipFile, member: Member, target: 
         OSError: The disk failed or is full.
     """
     try:
-        with opened.open(member.info) as source:
-            shutil.copyfileobj(source, target, 1 << 20)
+        for piece in read_member(opened, member.info, 1 << 20):
+            target.write(piece)
     except BROKEN_ARCHIVE as error:
         reraise_disk_error(error)
         raise _unsafe(archive, f"{member.path} is damaged ({error})") from None
@@ -158,7 +159,7 @@ def _checked(archive: Path, info: zipfile.ZipInfo) -> Member:
     if info.flag_bits & 1:
         raise _unsafe(archive, f"{info.filename[:120]!r} is encrypted")
     if info.compress_type not in ZIP_METHODS:
-        raise _unsafe(archive, f"{info.filename[:120]!r} is compressed in another way than zips usually are")
+        raise _unsafe(archive, f"{info.filename[:120]!r} has a compression that modelfetch does not know")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise _unsafe(archive, f"{info.filename[:120]!r} is not a regular file")
     try:

@@ -223,7 +223,6 @@ def test_gate_and_fit_agree_on_any_damage(data: st.DataObject) -> None:
 LARGE = """
 import json, resource, sys
 from modelfetch.formats.content_check import check_whole
-from modelfetch.formats.pickles import contains_pickle
 path, size = sys.argv[1], int(sys.argv[2])
 file = open(path, "rb")
 def read_at(at, count):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from modelfetch.errors import IntegrityError
 from modelfetch.formats.content_check import check_pickle
-from modelfetch.formats.pickles import contains_pickle
+from modelfetch.formats.pickles import find_pickle, read_member
 from modelfetch.placement.archive import copy_member, list_members, open_archive
 from tests.examples import examples
 
@@ -49,14 +49,26 @@ def unpacked(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_zipfile_unpacks_in_bounded_steps_is_unpacked(tmp_path: Path, method: int) -> None:
+def test_every_compression_of_zipfile_is_unpacked_in_bounded_steps(tmp_path: Path, method: int) -> None:
     (tmp_path / "x.zip").write_bytes(ZIPS[method])
-    if method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        assert unpacked(tmp_path / "x.zip") == MEMBERS
-        return
-    with pytest.raises(IntegrityError) as caught:
+    assert unpacked(tmp_path / "x.zip") == MEMBERS
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive:
+        archive.writestr("bomb", bytes(2**20))
+    with open_archive(tmp_path / "x.zip") as opened:
+        pieces = [len(piece) for piece in read_member(opened, opened.infolist()[0], 1000)]
+    assert (max(pieces), sum(pieces)) == (1000, 2**20)
+
+
+@pytest.mark.parametrize("method", [9, 93, 98])
+def test_an_unknown_compression_is_refused(tmp_path: Path, method: int) -> None:
+    data = bytearray(ZIPS[zipfile.ZIP_STORED])
+    for at in [data.index(b"PK\3\4") + 8, data.index(b"PK\1\2") + 10]:
+        data[at] = method
+    (tmp_path / "x.zip").write_bytes(data)
+    with pytest.raises(IntegrityError, match="a compression that modelfetch does not know") as caught:
         unpacked(tmp_path / "x.zip")
     assert caught.value.code == "unsafe-archive"
+    assert "can't be read" in str(check_pickle("x.zip", len(data), reader(bytes(data))))
 
 
 @settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -77,7 +89,7 @@ def test_a_damaged_archive_is_refused_or_unpacked_correctly(
         data[at] = byte
     del data[len(data) - cut :]
     (tmp_path / "x.zip").write_bytes(data)
-    contains_pickle(len(data), lambda at, count: bytes(data[at : at + count]))
+    find_pickle(len(data), lambda at, count: bytes(data[at : at + count]))
     with contextlib.suppress(IntegrityError):
         unpacked(tmp_path / "x.zip")
 
