@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 EXIT_PRECEDENCE = (78, 77, 73, 74, 66, 65, 75, 69)
 """If several errors occur, the exit code is the first of these that one of them has."""
@@ -244,11 +244,15 @@ class InterruptedSync(ModelfetchError):  # noqa: N818 - an interruption is not a
 
 
 def exit_code_of(errors: Iterable[ModelfetchError]) -> int:
-    """The exit code for these errors together; 0 when there are none.
+    """The exit code for these errors together; 0 when there are none."""
+    return decisive_code([error.exit_code for error in errors])
+
+
+def decisive_code(codes: Collection[int]) -> int:
+    """Return the exit code that decides among several; 0 when there are none.
 
     An interruption takes precedence; a code outside the list (1, 2, 70) is used only if no code in the list occurred.
     """
-    codes = [e.exit_code for e in errors]
     for code in (130, 143, *EXIT_PRECEDENCE):
         if code in codes:
             return code

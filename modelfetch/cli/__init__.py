@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
 TYPE_CHECKING = False  # type checkers know this name; importing typing would slow down a no-op
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
+
+    from _typeshed import WriteableBuffer as Buffer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -62,8 +66,31 @@ def _prepare() -> None:
     # this order each gets its own.
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - importing pathlib would slow down a no-op
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - see above
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - see above
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an unencodable name must not crash
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)  # noqa: SIM115
+        setattr(sys, name, _waiting(stream))
+
+
+class _WaitingFile(io.FileIO):
+    """A stream that waits while a non-blocking pipe or terminal is full; Python would drop what does not fit.
+
+    The program that started this one, or another one on the same terminal, may make it non-blocking at any time.
+    """
+
+    def write(self, data: Buffer, /) -> int:
+        """Write data."""
+        while (written := super().write(data)) is None:
+            from select import select  # only here, to keep the start short
+
+            select((), (self,), ())
+        return written
+
+
+def _waiting(stream: TextIO) -> TextIO:
+    """The stream with `_WaitingFile` below it; what its encoding lacks is escaped, since a name must not crash it."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(_WaitingFile(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream is sys.stderr or stream.isatty(),
+    )

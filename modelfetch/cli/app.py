@@ -15,9 +15,9 @@ from modelfetch.cli.examples import epilog_of
 from modelfetch.core.limits import limit_error, require_minimum, save_address_space
 from modelfetch.core.os_errors import translate
 from modelfetch.core.root import DEFAULT_ROOT
-from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
+from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError, decisive_code
 from modelfetch.render.errors import report_json, show_error
-from modelfetch.render.out import note, put
+from modelfetch.render.out import note, put, stdout_error, take_failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,6 +98,15 @@ def cli(ctx: click.Context) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run a command line and return the exit code. No exception but the interpreter's `SystemExit` escapes."""
+    code = _run(argv)
+    failure = take_failure()
+    if failure is None:
+        return code
+    show_error(failure)
+    return decisive_code([code, failure.exit_code])
+
+
+def _run(argv: Sequence[str]) -> int:
     if argv and argv[0] == "help":
         argv = [*argv[1:], "--help"]
     try:
@@ -120,12 +129,18 @@ def run(argv: Sequence[str]) -> int:
     except (BrokenPipeError, SystemExit):  # click exits by itself if the reader of a help text closed the pipe
         return 0
     except (OSError, UnicodeEncodeError) as error:
-        where = getattr(error, "filename", None) or "stdout"
-        return _refuse(translate(error, where, doing="using" if where != "stdout" else "writing to"), argv)
+        return _refuse(_translated(error), argv)
     except Exception as error:
         limit = limit_error(error)
         return _refuse(limit, argv) if limit else _report_bug(error, argv)
     return result if isinstance(result, int) else 0
+
+
+def _translated(error: OSError | UnicodeEncodeError) -> ModelfetchError:
+    """The typed error for what no command translated; what names no file comes from click, which writes to stdout."""
+    if isinstance(error, UnicodeEncodeError):
+        return translate(error, "stdout", doing="writing to")
+    return translate(error, error.filename, doing="using") if error.filename else stdout_error(error)
 
 
 def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:

@@ -247,11 +247,9 @@ def write_page(target: Path, text: str) -> None:
 def show(report: Report, *, as_json: bool, text: str = "") -> int:
     """Print a report: JSON or ``text`` (unless it is empty) on stdout, errors on stderr; returns its exit code."""
     command = click.get_current_context().info_name
-    try:
-        if as_json:
-            put(report_json(report, command))
-        elif text:
-            put(text)
-    finally:
-        show_errors(report.errors, command)
+    if as_json:
+        put(report_json(report, command))
+    elif text:
+        put(text)
+    show_errors(report.errors, command)
     return report.exit_code

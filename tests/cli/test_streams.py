@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 from modelfetch.cli import main
 from modelfetch.cli.app import run
 from tests import interpreter
-from tests.cases import each
+from tests.cases import each, first
 
 PROGRAM = [sys.executable, "-c", "from modelfetch.cli import main; main()"]
 
@@ -69,7 +70,7 @@ def test_a_full_disk_behind_stdout_is_74(manifest: Path) -> None:
         words = ("-m", "modelfetch", "sync", "--json", "--manifest", str(manifest))
         done = interpreter.run(*words, stdout=full.fileno())
     assert done.returncode == 74
-    assert "error: can't write to stdout: No space left on device" in done.stderr
+    assert "error: can't write to stdout: No space left on device\nhint: make room where" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -214,6 +215,48 @@ def test_a_full_stdout_is_74_for_every_command(
         with pytest.raises(SystemExit) as ended:
             main(words)
     assert ended.value.code == 74
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "shown"),
+    [
+        (["sync", "none.yaml", "--json"], 78, "none.yaml: no such file"),
+        (["status", "m.yaml", "--format", "json"], 74, ""),
+        (["validate", "m.yaml", "none.yaml"], 78, "none.yaml: no such file"),
+        (["add", "file:///nowhere/a.safetensors", "--json"], 74, "/nowhere/a.safetensors does not exist"),
+        (["list", "--sort", "x", "--json"], 74, "sort"),
+    ],
+)
+def test_a_full_stdout_hides_no_error_and_changes_no_more_serious_exit_code(
+    words: list[str],
+    code: int,
+    shown: str,
+    manifest: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run(words) == code
+    err = capsys.readouterr().err
+    assert shown in err
+    assert err.count("error: can't write to stdout: No space left on device\n") == 1
+
+
+@pytest.mark.parametrize("words", first(1, [(["schema"],), (["sync", "--help"],), (["tiers", "--json"],)]))
+def test_a_non_blocking_pipe_gets_everything(words: list[str]) -> None:
+    whole = interpreter.run("-m", "modelfetch", *words).stdout
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(write, False)
+    os.write(write, b"-" * 4096)
+    with interpreter.Process("-m", "modelfetch", *words, stdout=write) as process:
+        os.close(write)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        with os.fdopen(read) as pipe:
+            assert pipe.read().lstrip("-") == whole
+        assert process.wait() == 0
 
 
 def test_a_full_stdout_is_74_for_a_sync_with_nothing_to_do(manifest: Path) -> None:

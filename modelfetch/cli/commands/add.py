@@ -76,17 +76,15 @@ def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int
         choose=_choose if sys.stdin.isatty() and sys.stderr.isatty() and not values["as_json"] else None,
     )
     report = common.run(ctx, partial(run_add, request, _transfer_options(ctx)))
-    try:
-        if values["as_json"]:
-            put(report_json(report, ctx.info_name))
-        elif report.added:
-            put(_table(report.added))
-            if request.dry_run:
-                put(_entries(report.added))
-    finally:
-        if report.ok and not values["quiet"]:
-            note(plain(_summary(report)))
-        show_errors(report.errors, ctx.info_name)
+    if values["as_json"]:
+        put(report_json(report, ctx.info_name))
+    elif report.added:
+        put(_table(report.added))
+        if request.dry_run:
+            put(_entries(report.added))
+    if report.ok and not values["quiet"]:
+        note(plain(_summary(report)))
+    show_errors(report.errors, ctx.info_name)
     return report.exit_code
 
 
