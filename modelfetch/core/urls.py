@@ -6,7 +6,7 @@ import functools
 import hashlib
 import ipaddress
 import re
-from urllib.parse import unquote_plus, urlsplit, urlunsplit
+from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONGEST_HOST = 253
@@ -29,8 +29,17 @@ _CREDENTIAL = re.compile(
 _TOKEN = re.compile(r"(?:hf_|gh[opusr]_|github_pat_|glpat-|sk-|xox[bp]-|AKIA|eyJ)[\w.~+/-]{12,}=*", re.ASCII)
 """Tokens that show what they are: of Hugging Face, GitHub, GitLab, OpenAI, Slack and AWS, and JSON web tokens."""
 
-_PATH_PARAMETER = re.compile(r"(;|%3B)((?:(?!%3B|%3D)[^/;=])+(?:=|%3D)(?:(?!%3B)[^/;])*)", re.IGNORECASE)
-"""A parameter of a path's segment, ``;NAME=VALUE`` (source: RFC 3986, 3.3)."""
+_PATH_PARAMETER = re.compile(
+    r"([;?&]|%3B|%3F|%26)((?:(?!%3B|%3D|%3F|%26)[^/;=?&])+(?:=|%3D)(?:(?!%3B|%3F|%26)[^/;?&])*)", re.IGNORECASE
+)
+"""A parameter of a path's segment, ``;NAME=VALUE`` (source: RFC 3986, 3.3), or one of a query that was quoted."""
+
+_PATH_TOKEN = re.compile(
+    r"(?<=/)(?:(?:hf_|gh[opusr]_|github_pat_|glpat-)[\w-]{20,}|eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+)(?=/|\Z)"
+    r"|(?<=/p/)[\w-]{20,}(?=/n/)|(?<=/token/)[^/]{8,}(?=/)",
+    re.ASCII,
+)
+"""A segment of a path that is a token: one that shows what it is, or the one of Oracle's pre-authenticated requests."""
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -52,6 +61,15 @@ def _origin(url: str) -> tuple[str, str, int] | None:
     if parts.scheme not in _DEFAULT_PORTS or not 0 < len(parts.hostname or "") <= _LONGEST_HOST:
         return None
     return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
+
+
+def below(url: str, endpoint: str) -> str | None:
+    """Return the path of a URL below an endpoint's, ``/`` first or empty; None if it is not below it."""
+    if origin(url) != origin(endpoint):
+        return None
+    base, path = urlsplit(endpoint).path.rstrip("/"), urlsplit(url).path
+    inside = path == base or path.startswith(base + "/")
+    return path[len(base) :] if inside and "/.." not in unquote(path) else None
 
 
 @functools.lru_cache(maxsize=256)
@@ -91,11 +109,13 @@ def display_url(text: str) -> str:
 
 
 def without_secret_parameters(path: str) -> str:
-    """Return a path without its parameters that may be secrets, for names of files."""
+    """Return a path without its tokens, and without its parameters that may be secrets, for names of files."""
+    path = _PATH_TOKEN.sub("redacted", path)
     return _PATH_PARAMETER.sub(lambda found: found[0] if _displayed(found[2], "") == found[2] else "", path)
 
 
 def _displayed_path(path: str, text: str) -> str:
+    path = _PATH_TOKEN.sub(lambda _: _redacted(text), path)
     return _PATH_PARAMETER.sub(lambda found: found[1] + _displayed(found[2], text), path)
 
 
@@ -111,8 +131,13 @@ def _displayed(field: str, text: str) -> str:
     )
     if public or not field:
         return field
-    shown = f"redacted-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    shown = _redacted(text)
     return f"{name}={shown}" if equals else shown
+
+
+def _redacted(text: str) -> str:
+    """What is shown instead of a secret in a URL: the digits tell different URLs apart."""
+    return f"redacted-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def without_credentials(text: str) -> str:
@@ -126,7 +151,7 @@ def without_credentials(text: str) -> str:
 def credential_fields(text: str) -> tuple[str, ...]:
     """Return the names of an http URL's query fields and path parameters that look like credentials.
 
-    Those whose values look like tokens count too.
+    Those whose values look like tokens count too, and so does a path with a token.
     """
     if text[:4].lower() != "http":
         return ()
@@ -138,4 +163,4 @@ def credential_fields(text: str) -> tuple[str, ...]:
             found.append("one without a name")
         elif (value and _CREDENTIAL.search(name)) or _TOKEN.search(value):
             found.append(field.partition("=")[0])
-    return tuple(found)
+    return (*found, "one in its path") if _PATH_TOKEN.search(address) else tuple(found)

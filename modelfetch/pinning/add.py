@@ -171,7 +171,7 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> UsageError:
 
 def _parse(link: str, session: Session) -> Uri:
     uri = parse_argument(link, "paste a page's address, or a URI such as hf://NS/REPO/FILE", session.settings)
-    return canonical_uri(uri, session.settings)
+    return canonical_uri(uri, session.settings, keep_text=False)
 
 
 def _is_same(source: Uri, uri: Uri, session: Session) -> bool:

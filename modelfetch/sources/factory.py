@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
+from modelfetch.core.urls import below
 from modelfetch.manifest.paste import link_to_civitai, link_to_hf, token_in
 from modelfetch.manifest.uri import CivitaiUri, HfUri, HttpUri, parse_uri
 
@@ -49,24 +51,25 @@ def make_source(scheme: str, http: Http, settings: Settings) -> Source[Any]:
     return cast("Source[Any]", kind(http, settings))
 
 
-def canonical_uri(uri: Uri, settings: Settings) -> Uri:
+def canonical_uri(uri: Uri, settings: Settings, *, keep_text: bool = True) -> Uri:
     """Convert an https page or link of the configured endpoint to the URI of the hub's own scheme.
 
-    Links of the public hubs are converted as they are parsed (`modelfetch.manifest.paste`).
+    Links of the public hubs are converted as they are parsed (`modelfetch.manifest.paste`). The text of one for the
+    Hugging Face Hub stays as it is written, unless ``keep_text`` is false.
     """
     if not isinstance(uri, HttpUri):
         return uri
     for endpoint, convert in ((settings.hf_endpoint, link_to_hf), (settings.civitai_endpoint, link_to_civitai)):
-        if not uri.url.startswith(endpoint + "/"):
-            continue
-        path, _, query = uri.url.removeprefix(endpoint).partition("?")
         try:
+            path, query = below(uri.url, endpoint), urlsplit(uri.url).query
+            if path is None:
+                continue
             text = convert(path, query)
             found = parse_uri(text) if text else None
         except ValueError:
             continue
         if isinstance(found, HfUri):
-            return replace(found, text=uri.text)
+            return replace(found, text=uri.text) if keep_text else found
         if isinstance(found, CivitaiUri):
             return replace(found, token=token_in(query))
     return uri

@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 
 from modelfetch.core.urls import (
+    below,
     credential_fields,
     display_url,
     is_loopback,
@@ -88,6 +89,16 @@ def test_a_secret_in_a_query_is_not_displayed(query: str) -> None:
         "a;name=hf_SECRETabcdefghijkl/x",
         "a;v=1%3Bkey=SECRET;sas=SECRET/x;auth=SECRET?token=SECRET",
         "a;token=SE/x;token=SECRET=SECRET",
+        "x.bin%3Ftoken=SECRET",
+        "x.bin%3Fv=1%26sig%3DSECRET",
+        "x.bin&token=SECRET/b",
+        "x.bin%3fv=1&x=hf_SECRETabcdefghijkl",
+        "dl/hf_SECRETabcdefghijklmnopqrstuv/x.bin",
+        "a/ghp_SECRETabcdefghijklmnopqrstuv/x.bin",
+        "a/glpat-SECRET_bcdefghijklmnopqrst",
+        "d/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.SECRET-x_y/x.bin",
+        "a/p/SECRETabcdefghijklmnop-qrstu_vwxyz/n/space/b/bucket/o/x.bin",
+        "get/token/SECRETSECRET/x.bin",
     ],
 )
 def test_a_secret_in_a_path_parameter_is_shown_nowhere(path: str) -> None:
@@ -99,7 +110,14 @@ def test_a_secret_in_a_path_parameter_is_shown_nowhere(path: str) -> None:
     assert display_url(url) != display_url(url.replace("SECRET", "OTHER"))
 
 
-@each("path", ["a;type=Model/x", "a;v=1/x", "a;b/x", "a;/;=/x", "a=b/x", "a;file=x.bin/x"])
+@each(
+    "path",
+    [
+        *["a;type=Model/x", "a;v=1/x", "a;b/x", "a;/;=/x", "a=b/x", "a;file=x.bin/x", "a&b/x", "a%3Fv=1&w=2/x", "x&y"],
+        *["hf_models/x", "task-classification-of-some-length/x", "a/eyJabc.safetensors", "p/x/n/y", "token/x.bin"],
+        "glpat-x/hf_small-model_of_some_length.bin",
+    ],
+)
 def test_other_path_parameters_are_displayed(path: str) -> None:
     url = f"https://h/{path}"
     assert (display_url(url), redact(url), without_secret_parameters(path)) == (url, url, path)
@@ -173,7 +191,26 @@ def test_any_text_can_be_displayed(text: str) -> None:
         ("x=hf_abcdefghijklmnop&file=ghp_abcdefghijklmnop", ("x", "file")),
         ("hf_abcdefghijklmnop", ("one without a name",)),
         ("x=hf_model-small&file=risk-sk-x", ()),
+        ("x=1#/hf_abcdefghijklmnopqrstuvwxyz/", ()),
     ],
 )
 def test_fields_that_look_like_credentials_are_found(query: str, names: tuple[str, ...]) -> None:
     assert credential_fields(f"https://h/x?{query}") == names
+
+
+@each(
+    ("url", "endpoint", "path"),
+    [
+        ("https://h/a/b?c", "https://h", "/a/b"),
+        ("HTTPS://H:443/hub/b", "https://h/hub", "/b"),
+        ("https://h/hub", "https://h/hub", ""),
+        ("http://h:80/x/y", "http://H/x", "/y"),
+        ("https://h/hub-2/b", "https://h/hub", None),
+        ("https://h:444/b", "https://h", None),
+        ("http://h/b", "https://h", None),
+        ("https://h/hub/../b", "https://h/hub", None),
+        ("https://h/hub/%2e%2e/b", "https://h/hub", None),
+    ],
+)
+def test_the_path_of_a_url_below_an_endpoint(url: str, endpoint: str, path: str | None) -> None:
+    assert below(url, endpoint) == path

@@ -18,6 +18,7 @@ from modelfetch.cli.commands.add import _choose
 from modelfetch.demo import models as made
 from modelfetch.demo.world import CivitaiFile
 from modelfetch.tiers.loader import load_manifest
+from tests.cases import first
 from tests.pinning.conftest import LORA, UPSCALER, VAE, Result, sha256, size
 
 if TYPE_CHECKING:
@@ -156,6 +157,28 @@ def test_the_link_of_a_file_page_is_read_as_the_file(bench: PinBench, link: str)
     (model,) = entries(bench)
     assert str(model.source) == f"hf://acme/art@{bench.commit()}/art.safetensors"
     assert [m["added"] for m in add(bench, "hf://acme/art@main/art.safetensors").report["models"]] == [False]
+
+
+@pytest.mark.parametrize(
+    "page",
+    first(
+        2,
+        [
+            "/acme/art/resolve/main/art.safetensors?download=true&token=SECRET",
+            "/acme/one",
+            "/acme/art/blob/v1/art.safetensors",
+            "/acme/one/tree/main",
+        ],
+    ),
+)
+def test_a_page_of_the_configured_endpoint_is_written_as_its_hub_s_uri(bench: PinBench, page: str) -> None:
+    bench.world.hf_repo("acme/one", {"one.safetensors": VAE})
+    result = add(bench, bench.hub.endpoint.replace("http:", "HTTP:") + page, "--kind", "vae", "--for", "comfyui")
+    assert result.code == 0, result.err
+    (model,) = entries(bench)
+    repo = page[1:].partition("/")[2].partition("/")[0]
+    assert str(model.source) == f"hf://acme/{repo}@{bench.commit(f'acme/{repo}')}/{repo}.safetensors"
+    assert "SECRET" not in result.out + result.err
 
 
 def test_a_prompt_accepts_a_number_or_a_word(capsys: pytest.CaptureFixture[str]) -> None:

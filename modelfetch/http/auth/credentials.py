@@ -7,12 +7,12 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from modelfetch.config.secret import CredentialFileError, Secret
 from modelfetch.config.settings import CIVITAI_ENDPOINT, HF_ENDPOINT, Settings, clean_token
 from modelfetch.core import untrusted_json
-from modelfetch.core.urls import origin, redact
+from modelfetch.core.urls import below, origin, redact
 from modelfetch.errors import CredentialsError, UnreachableError
 from modelfetch.http.auth.challenge import (
     Challenge,
@@ -67,11 +67,7 @@ class _Service:
 
 
 def _reach(endpoint: str, url: str) -> int:
-    if origin(endpoint) != origin(url):
-        return -1
-    base, path = urlsplit(endpoint).path.rstrip("/"), urlsplit(url).path
-    inside = path == base or path.startswith(base + "/")
-    return len(base) if inside and "/.." not in unquote(path) else -1
+    return -1 if below(url, endpoint) is None else len(urlsplit(endpoint).path.rstrip("/"))
 
 
 class Credentials:

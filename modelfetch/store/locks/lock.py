@@ -53,6 +53,7 @@ BUSY_HINT = "try again when the other modelfetch is done, or give a longer --loc
 _POLL = 0.1
 _TAKING_POLL = 0.005
 _TRIES = 3
+_MISSING_LIMIT = 1000  # attempts in a row that found no file although each had just made one or its folder
 _OWNER_LIMIT = 4096
 """Maximum bytes of a lock file to read."""
 
@@ -254,17 +255,21 @@ class _Waiter:
         start = time.monotonic()
         last_reported = start - self.timing.report_interval + 1.0  # the first event after a second
         waited = False
+        missing = 0
         while True:
             self._cancel.check()
             try:
                 held = self._try()
             except FileNotFoundError:  # the owner has just removed it, or the folder doesn't exist
+                missing += 1
+                if missing > _MISSING_LIMIT:
+                    raise
                 make_directory(self._path.parent)
                 continue
             if held is not None:
                 held.waited = waited
                 return held
-            waited = True
+            waited, missing = True, 0
             now = time.monotonic()
             if self._timeout is not None and now - start >= self._timeout:
                 raise RetryLaterError(

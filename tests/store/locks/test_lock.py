@@ -20,7 +20,7 @@ import pytest
 
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Event, Waiting
-from modelfetch.errors import DestinationError, InterruptedSync, RetryLaterError
+from modelfetch.errors import DestinationError, DiskError, InterruptedSync, RetryLaterError
 from modelfetch.store.locks import heartbeat as heartbeat_module
 from modelfetch.store.locks import lock as lock_module
 from modelfetch.store.locks.heartbeat import HeartbeatThread
@@ -50,6 +50,20 @@ def flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     elif request.param == "flock unsupported":
         monkeypatch.setattr(fcntl, "flock", unsupported)
     return str(request.param)
+
+
+@pytest.mark.parametrize("name", ["pwrite", "open"])
+def test_a_lock_whose_file_is_lost_each_time_is_an_error(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path.parent.mkdir()
+
+    def lost(*_: object) -> int:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, name, lost)
+    with pytest.raises(DiskError, match="locking"), lock(path, label="x", timing=TIMING):
+        pass
 
 
 def test_a_lock_is_a_file_that_names_its_owner_and_goes_away(path: Path, flock: str) -> None:
