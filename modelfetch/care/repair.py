@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from modelfetch.placement.writer import ConsumerWriter, Made
     from modelfetch.store import Blob
 
+_TRIES = 3
 _REPAIRABLE = ("damaged", "missing", "changed")
 
 
@@ -255,13 +256,21 @@ def _restore_items(
         if entry is None or entry != item.entry:
             continue  # another process placed something else meanwhile
         book.claim({item.path or "": entry.claim} if entry.made else {})
-        made = _write(item, entry, right, writer, tree)
+        made = _write_persistently(item, entry, right, writer, tree)
         seen, how = made.seen, made.how if entry.made else entry.how
         entries[item.path or ""] = replace(entry, size=seen.size, mtime_ns=seen.mtime_ns, how=how, target=seen.target)
     writer.sync()
     book.add(entries, {})
     if book.is_due:  # the journal has what the next run needs
         book.write(writer.confirm)
+
+
+def _write_persistently(item: Item, entry: Entry, right: _Bytes | None, writer: ConsumerWriter, tree: RootTree) -> Made:
+    """Write as `_write` does, again if the file changed meanwhile: a rename on an overlay may change its inode."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(ChangedMeanwhileError):
+            return _write(item, entry, right, writer, tree)
+    return _write(item, entry, right, writer, tree)
 
 
 def _write(item: Item, entry: Entry, right: _Bytes | None, writer: ConsumerWriter, tree: RootTree) -> Made:

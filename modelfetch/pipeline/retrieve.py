@@ -242,10 +242,9 @@ def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
     """Place a blob in the cache under its upstream name, and write a note for its URI."""
     cache = session.options.root
     path = cache / "files" / blob.digest.hex[:16] / name
-    directories.make_directory(path.parent)
     if not (path.exists() and path.samefile(blob.path)):
         temp_files.require_replaceable(path)
-        temporary = session.store.tmp()
+        temporary = _temporary(path.parent)
         try:
             os.link(blob.path, temporary)
         except OSError:
@@ -254,9 +253,19 @@ def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
     index = _index(cache, uri)
     note = json.dumps({"uri": str(uri), "digest": str(blob.digest), "name": name}).encode()
     if not _is_noted(index, note):
-        directories.make_directory(index.parent)
-        temp_files.write_atomically(index, note, mode=fs.PRIVATE_MODE, temporary=session.store.tmp())
+        temp_files.write_atomically(index, note, mode=fs.PRIVATE_MODE, temporary=_temporary(index.parent))
     return path
+
+
+def _temporary(folder: Path) -> Path:
+    """A name for a temporary file in a folder of the cache, which is made and cleaned of those of killed runs.
+
+    It is in the folder itself: the parts of a cache may be on several file systems.
+    """
+    directories.make_directory(folder)
+    with contextlib.suppress(OSError):
+        temp_files.sweep_temporaries(folder)
+    return folder / temp_files.temporary_name()
 
 
 def _is_noted(index: Path, note: bytes) -> bool:

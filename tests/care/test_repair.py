@@ -10,7 +10,7 @@ import pytest
 
 from modelfetch.care import repair, verify
 from modelfetch.cli.app import run
-from modelfetch.placement import receipts
+from modelfetch.placement import receipts, writer
 from modelfetch.store.chunks import CHUNK
 from tests.care.conftest import actions
 from tests.damage import flip
@@ -232,6 +232,27 @@ def test_a_file_without_a_source_stays_damaged_and_is_reported(bench: Bench, car
     assert actions(result) == {ONE: "damaged", TWO: "damaged"}
     assert result.report["errors"]
     assert (bench.root / ONE).stat().st_size == len(read(WEIGHTS))
+
+
+def test_a_file_whose_inode_changes_with_the_first_rename_is_restored(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an overlay, which copies a file of the lower layer then; a file that keeps changing is an error."""
+    is_still, answers = writer._is_still, [False, False]
+
+    def looked_at(*given: Any) -> bool:
+        return answers.pop() if answers else is_still(*given)
+
+    monkeypatch.setattr(writer, "_is_still", looked_at)
+    assert bench.sync(vae(bench)).code == 0
+    flip(bench.root / ONE)
+    result = care("verify", "--repair")
+    assert (result.code, answers) == (0, []), result.err
+    assert (bench.root / ONE).read_bytes() == (bench.root / TWO).read_bytes() == read(WEIGHTS)
+    assert not (bench.root / ".modelfetch/displaced").exists()
+    flip(bench.root / ONE)
+    answers += [False] * 3
+    assert care("verify", "--repair").code == 74
 
 
 @pytest.mark.parametrize("where", ["snapshots/*/model.bin", "refs/main"])

@@ -92,6 +92,24 @@ def mounted(kind: FileSystem, workplace: Path, *, size: int | None = None) -> It
         yield point
 
 
+@contextlib.contextmanager
+def overlaid(lower: Path, workplace: Path, *options: str) -> Iterator[Path]:
+    """A folder as a container sees one of its image: changes go to another file system. Skips as `mounted` does."""
+    with mounted(FILE_SYSTEMS[0], workplace) as upper:
+        point = workplace / "overlay"
+        for folder in (point, upper / "changed", upper / "work"):
+            folder.mkdir()
+        layers = f"lowerdir={lower},upperdir={upper / 'changed'},workdir={upper / 'work'}"
+        command = ["mount", "-t", "overlay", "overlay", "-o", ",".join((layers, *options)), str(point)]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"this machine can't mount an overlay: {done.stderr.strip()[-300:]}")
+        try:
+            yield point
+        finally:
+            _unmount(point)
+
+
 class Share:
     """A folder that a process in user space serves: a share whose server can hang or die.
 

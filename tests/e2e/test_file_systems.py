@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.mounts import CASELESS, EXT4, FILE_SYSTEMS, MIB, FileSystem, Share, mounted, remount_read_only
-from tests.e2e.tree import assert_store_is_whole, contents
+from tests.damage import flip
+from tests.e2e.mounts import (
+    CASELESS,
+    EXT4,
+    FILE_SYSTEMS,
+    MIB,
+    FileSystem,
+    Share,
+    mounted,
+    overlaid,
+    remount_read_only,
+)
+from tests.e2e.tree import assert_store_is_whole, contents, copy_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +83,27 @@ def test_each_command_works_and_plan_predicts_copies(
         on.report("adopt", str(filled / "ollama" / "models"))
         on.report("sync", *TIER)
         assert served(on.root) == served(filled)
+
+
+@pytest.mark.parametrize("options", [(), ("xino=off", "index=off")], ids=["inodes kept", "inodes change"])
+def test_a_root_in_the_image_of_a_container_is_repaired_and_changed_there(
+    modelfetch: Modelfetch, filled: Path, workplace: Path, options: tuple[str, ...]
+) -> None:
+    lower = copy_tree(filled, workplace / "lower")
+    damaged = next(path for path in (lower / "comfyui").rglob("*.safetensors") if path.stat().st_nlink > 1)
+    flip(damaged)
+    with overlaid(lower, workplace, *options) as point:
+        on = On(modelfetch, point)
+        assert on.report("sync", *TIER)["requests"] == 0
+        on.report("verify", exit_code=1)
+        on.report("verify", "--repair", *TIER)
+        assert served(on.root) == served(filled)
+        on.report("remove", "llama-tiny")
+        assert not list((on.root / "ollama").rglob("sha256-*"))
+        on.report("sync", *TIER)
+        assert served(on.root) == served(filled)
+        assert on.report("status", *TIER)["ok"]
+        assert not (on.root / ".modelfetch/displaced").exists()
 
 
 @pytest.mark.parametrize("kind", CASELESS, ids=lambda kind: kind.name)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -44,6 +49,31 @@ def test_the_path_in_the_cache_is_printed(tmp_path: Path, capsys: pytest.Capture
     report = json.loads(capsys.readouterr().out)
     assert run(["fetch", source.as_uri()]) == 0
     assert capsys.readouterr().out == f"{Path(report['root'], report['models'][0]['artifacts'][0]['placements'][0])}\n"
+
+
+def test_a_cache_may_be_spread_over_several_file_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a union mount, or with volumes mounted below it."""
+    replace, link = os.replace, os.link
+
+    def apart(do: Callable[..., None]) -> Callable[..., None]:
+        def work(source: str | Path, target: str | Path, **named: Any) -> None:
+            if not named and Path(source).parent != Path(target).parent:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+            do(source, target, **named)
+
+        return work
+
+    monkeypatch.setattr(os, "replace", apart(replace))
+    monkeypatch.setattr(os, "link", apart(link))
+    source = tmp_path / "source.json"
+    source.write_text("{}")
+    for _ in ("fetched", "present"):
+        assert run(["fetch", source.as_uri()]) == 0
+        file = Path(capsys.readouterr().out.strip())
+        assert file.read_text() == "{}"
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 def test_another_digest_upstream_gets_no_hint_about_a_manifest(
