@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.session import Session
-    from modelfetch.placement import Inspector
+    from modelfetch.placement import RootTree
 
 UNUSED = "unused blobs"
 """The name in the report of blobs that no receipt names."""
@@ -115,16 +115,17 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
     due = [] if options.quick else due_for_check(items, options.older_than)
     results = _hash(due, inventory, session)
     _update_receipts(items, results, session)
-    missing = [
-        f
-        for f in (_not_placed(requested, inventory, session.inspector) if requested else ())
-        if f.model in (options.models or (f.model,))
-    ]
-    items = tuple(item for item in items if not _may_be_missing(item, session.inspector))
-    findings = [*_of_items(items, results, inventory, requested), *missing]
+    findings = [*_of_items(items, results, inventory, requested)]
+    if requested:
+        findings += _not_placed(requested, inventory, session.inspector.tree)
     return Verification(
         inventory=inventory,
-        findings=tuple(findings),
+        findings=tuple(
+            one
+            for one in findings
+            if not (options.models and one.model not in options.models)
+            and not (one.action == "missing" and one.path and session.inspector.may_be_missing(one.path))
+        ),
         hashed=len(results),
         bytes=sum(result.size for result in results.values()),
         errors=tuple(_unreadable(results)),
@@ -341,21 +342,13 @@ def action_of(item: Item, result: Hashed | None) -> str:
     return "changed" if item.condition is Condition.CHANGED and item.is_placement else "damaged"
 
 
-def _may_be_missing(item: Item, inspector: Inspector) -> bool:
-    return item.condition is Condition.MISSING and item.path is not None and inspector.may_be_missing(item.path)
-
-
-def _not_placed(requested: Requested, inventory: Inventory, inspector: Inspector) -> Iterable[Finding]:
+def _not_placed(requested: Requested, inventory: Inventory, tree: RootTree) -> Iterable[Finding]:
     """Yield the files that the manifests request and no receipt names."""
     known = {item.path for item in inventory.placements}
     for path, request in requested.paths.items():
         if path not in known:
-            there = os.path.lexists(inspector.tree.path(path))
-            if not there and inspector.may_be_missing(path):
-                continue
-            yield _requested_finding(
-                request, "foreign" if there else "missing", path=path, consumer=path.partition("/")[0]
-            )
+            action = "foreign" if os.path.lexists(tree.path(path)) else "missing"
+            yield _requested_finding(request, action, path=path, consumer=path.partition("/")[0])
     placed = {(tier, item.model) for item in inventory.placements for tier in item.tiers}
     unpacked = [item.path or "" for item in inventory.placements if item.entry and item.entry.archive]
     empty = [

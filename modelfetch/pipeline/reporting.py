@@ -31,19 +31,20 @@ def build_report(
 ) -> Report:
     """Return the report of a run; a failure of an optional model is a warning."""
     errors = list(problems)
+    for problem in problems:
+        _complete_hint(problem, manifests)
     known = set(map(id, errors))
     for outcome in outcomes:
         error = outcome.error or next(iter(outcome.plan.errors), None)
         if error is None or id(error) in known:
             continue
         known.add(id(error))
+        _complete_hint(error, manifests)
         if outcome.plan.request.model.optional and not isinstance(error, InterruptedSync):
             message = f"{outcome.plan.request.model.name} is optional and was left out: {error.message}"
             session.sink(Notice(level="warning", message=message, hint=error.hint))
         else:
             errors.append(error)
-    for error in errors:
-        _complete_hint(error, manifests)
     models = tuple(build_model_report(outcome) for outcome in outcomes)
     fetched = sum(a.bytes_fetched for model in models for a in model.artifacts)
     return session.report(models, errors, manifests=manifests, bytes_fetched=fetched)

@@ -25,6 +25,13 @@ def test_an_optional_model_that_fails_is_a_warning(bench: Bench) -> None:
     assert [m["ok"] for m in result.report["models"]] == [True, False]
 
 
+def test_the_warning_of_an_optional_model_has_the_command_that_renews_its_pin(bench: Bench) -> None:
+    replaced = vae(bench, name="replaced", filename="other.safetensors", digest=f"sha256:{'0' * 64}", optional=True)
+    result = bench.sync(vae(bench), replaced)
+    assert result.code == 0
+    assert f"`modelfetch pin {bench.folder}/test.yaml --upgrade replaced` updates the pin" in result.err
+
+
 def test_an_optional_model_is_required_for_a_consumer_that_has_no_other(bench: Bench) -> None:
     gone = {"kind": "vae", "source": "hf://acme/gone/x.safetensors", "optional": True}
     only = vae(bench, **{"for": ["comfyui"]})
