@@ -220,13 +220,7 @@ def _note_in_place(done: Sequence[Adoption], session: Session) -> None:
     label = "the note of adopted folders"
 
     def work() -> None:
-        with lock(
-            own_folder(root) / "locks" / "in-place.lock",
-            label=label,
-            timeout=session.options.lock_timeout,
-            sink=session.sink,
-            cancel=session.cancel,
-        ) as held:
+        with lock(own_folder(root) / "locks" / "in-place.lock", label=label, **session.lock_options) as held:
             noted = defaultdict(list, read_in_place(root))
             for one in done:
                 if one.digest is None:

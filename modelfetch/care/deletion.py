@@ -192,14 +192,7 @@ class _Deletion:
         return False
 
     def _lock(self, consumer: str) -> AbstractContextManager[Held]:
-        session = self._session
-        return lock_receipt(
-            self._inventory.root,
-            consumer,
-            timeout=session.options.lock_timeout,
-            sink=session.sink,
-            cancel=session.cancel,
-        )
+        return lock_receipt(self._inventory.root, consumer, **self._session.lock_options)
 
 
 def _without_paths(receipt: Receipt, gone: set[str]) -> Receipt:

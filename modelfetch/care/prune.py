@@ -207,5 +207,5 @@ def _exclusively(session: Session) -> Iterator[Callable[[], None]]:
     """Exclude other processes as `removing` does from this root and its store; a root that is missing is not made."""
     folders = dict.fromkeys((own_folder(session.options.root), session.store.path))
     locks = [folder / "locks" for folder in folders if folder.is_dir()]
-    with removing(locks, timeout=session.options.lock_timeout, sink=session.sink, cancel=session.cancel) as confirm:
+    with removing(locks, **session.lock_options) as confirm:
         yield confirm

@@ -142,8 +142,7 @@ async def _fetch_to(
 def _sole_user(session: Session, target: Path) -> AbstractContextManager[object]:
     """Let only one process at a time fetch to a path: the end of its work clears the work folder."""
     path = session.store.folder("locks") / "output.lock"
-    options = session.options
-    return lock(path, label=target.name, timeout=options.lock_timeout, sink=session.sink, cancel=session.cancel)
+    return lock(path, label=target.name, **session.lock_options)
 
 
 def _retrieved(path: Path, artifact: Artifact, fetched: Fetched) -> Retrieved:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.local_files import LocalFiles
     from modelfetch.sources import Sources
-    from modelfetch.store.locks.lock import Held
+    from modelfetch.store.locks.lock import Held, LockOptions
     from modelfetch.transfer import Engine
 
 
@@ -77,7 +77,7 @@ class Session:
         for folder in dict.fromkeys((own_folder(self.options.root), self.options.store_path)):
             if folder in self._blocked_folders or not (make or folder.is_dir()):
                 continue
-            guard = adding(folder / "locks", timeout=self.options.lock_timeout, sink=self.sink, cancel=self.cancel)
+            guard = adding(folder / "locks", **self.lock_options)
             with suppress(DestinationError, DiskError):
                 self._blocked_folders[folder] = self._blocked_removals.enter_context(guard)
 
@@ -90,6 +90,11 @@ class Session:
     def was_overtaken(self) -> bool:
         """Whether another process may have removed files that this one needs, while this one was suspended."""
         return not all(held.still_owned() for held in self._blocked_folders.values())
+
+    @property
+    def lock_options(self) -> LockOptions:
+        """How long to wait for locks of other processes, where to show it, and what ends the wait."""
+        return {"timeout": self.options.lock_timeout, "sink": self.sink, "cancel": self.cancel}
 
     @cached_property
     def store(self) -> Store:

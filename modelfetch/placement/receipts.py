@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from typing import Unpack
 
-    from modelfetch.core.cancel import Cancel
-    from modelfetch.core.events import Sink
-    from modelfetch.store.locks.lock import Held
+    from modelfetch.store.locks.lock import Held, LockOptions
 
 _VERSION = 1
 _MAX_BYTES = 512 * 2**20
@@ -180,12 +179,10 @@ def write_receipt(root: Path, receipt: Receipt, *, confirm: Callable[[], None]) 
     temp_files.write_atomically(path, data, mode=mode, temporary=temporary, confirm=confirm)
 
 
-def lock_receipt(
-    root: Path, consumer: str, *, timeout: float | None, sink: Sink, cancel: Cancel
-) -> AbstractContextManager[Held]:
-    """Lock a consumer's receipt and its files below ROOT; arguments and errors are those of `lock`."""
+def lock_receipt(root: Path, consumer: str, **options: Unpack[LockOptions]) -> AbstractContextManager[Held]:
+    """Lock a consumer's receipt and its files below ROOT; options and errors are those of `lock`."""
     path = directories.own_folder(root) / "locks" / f"consumer-{consumer}.lock"
-    return lock(path, label=f"the receipt of {consumer}", timeout=timeout, sink=sink, cancel=cancel)
+    return lock(path, label=f"the receipt of {consumer}", **options)
 
 
 class ReceiptBook:

@@ -23,7 +23,7 @@ import errno
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.directories import make_directory
@@ -166,6 +166,14 @@ class Held:
         """
         if not self.still_owned():
             raise LockLostError(str(self.path))
+
+
+class LockOptions(TypedDict):
+    """The arguments of `lock` that are the same for all locks of a command."""
+
+    timeout: float | None
+    sink: Sink
+    cancel: Cancel
 
 
 @contextlib.contextmanager
