@@ -265,10 +265,19 @@ def test_a_symlink_that_can_not_be_read_is_named_with_the_remedy(
     assert "no_contain_symlinks" in result.err
 
 
-def test_an_unpacked_file_that_an_older_version_linked_becomes_a_copy_without_a_request(bench: Bench) -> None:
-    entry = nltk(bench)
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("tokenizers/punkt_tab/english/ortho_context.tab", {}),
+        ("tokenizers/punkt_tab.zip", {"path": "nltk_data/tokenizers/punkt_tab.zip", "unpack": None}),
+    ],
+)
+def test_a_file_of_nltk_that_an_older_version_linked_becomes_a_copy_without_a_request(
+    bench: Bench, name: str, keys: dict[str, Any]
+) -> None:
+    entry = {key: value for key, value in {**nltk(bench), **keys}.items() if value is not None}
     assert bench.sync(entry).code == 0
-    name = "whisper/nltk_data/tokenizers/punkt_tab/english/ortho_context.tab"
+    name = f"whisper/nltk_data/{name}"
     placed = bench.root / name
     assert placed.stat().st_nlink == 1
     receipt = bench.root / ".modelfetch/receipts/whisper.json"

@@ -30,8 +30,8 @@ def placements(
     if isinstance(model.source, OllamaUri):
         return ollama.place(model.source, resolution, newer=newer_ollama)
     if model.kind == "file" and model.path is not None:
-        place = folders.place_unpacked if model.unpack else folders.place_single
-        return place(f"{consumer}/{model.path}", resolution)
+        path = f"{consumer}/{model.path}"
+        return folders.place_unpacked(path, resolution) if model.unpack else folders.place_single(path, resolution)
     if model.kind == "snapshot" and isinstance(model.source, HfUri):
         if consumer in HF_CACHES:
             folder = hf_repo_folder(consumer, model.cache_as or model.source.repo)

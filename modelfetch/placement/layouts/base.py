@@ -14,8 +14,9 @@ class PlacementMethod(StrEnum):
     """How a placement is created.
 
     ``FILE`` has a blob's bytes: linked if that works and the file is large enough, otherwise copied. ``COPY`` is always
-    copied, because the service may rewrite it. ``SYMLINK`` points to another path of the same consumer. ``TEXT`` is
-    a small file with bytes that the layout supplies. ``UNPACK`` is a folder that an archive is unpacked into.
+    copied, because the service may rewrite it or refuses links. ``SYMLINK`` points to another path of the same
+    consumer. ``TEXT`` is a small file with bytes that the layout supplies. ``UNPACK`` is a folder that an archive is
+    unpacked into.
     """
 
     FILE = "file"

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 
 def place_single(path: str, resolution: Resolution) -> tuple[Placement, ...]:
-    """One file at ``path`` below ROOT."""
+    """One file at ``path`` below ROOT; a copy if it is NLTK's, which (from 3.10.3) refuses files with several links."""
     (artifact,) = resolution.artifacts
-    return (Placement(path=path, how=PlacementMethod.FILE, artifact=artifact),)
+    how = PlacementMethod.COPY if "nltk_data" in path.split("/") else PlacementMethod.FILE
+    return (Placement(path=path, how=how, artifact=artifact),)
 
 
 def place_tree(
