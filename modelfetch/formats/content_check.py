@@ -1,7 +1,6 @@
 """Check bytes that no digest verifies: whether they match the file's name, or the kind of its entry.
 
-Pure: it gets bytes and returns what is wrong with them. Sources of the signatures: each format's specification or
-reference implementation, named next to it.
+Pure: it gets bytes and returns what is wrong with them. `signatures` has what each format begins with.
 """
 
 from __future__ import annotations
@@ -11,28 +10,39 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NotAModelError
-from modelfetch.formats.gguf import MAGICS, read_gguf
+from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.pickles import (
-    PICKLE_SUFFIXES,
     PickleVerdict,
     decompressed_start,
     find_pickle,
     is_compressed_archive,
-    is_model_zip,
     is_pickle_name,
     is_tar,
     is_zip,
+    list_names,
     pickle_error,
     read_pickle,
     start_of_compressed,
     starts_as_pickle,
 )
 from modelfetch.formats.range_reader import HeaderWindow, ReadAt
-from modelfetch.formats.safetensors import MAX_HEADER, check_safetensors, is_safetensors_name
+from modelfetch.formats.safetensors import check_safetensors, is_safetensors_name
+from modelfetch.formats.signatures import (
+    HOLDS,
+    IMAGE_SUFFIXES,
+    PACKED,
+    STARTS,
+    UNLISTED,
+    begins_as,
+    begins_as_any_model,
+    has_signature,
+    is_gguf,
+    is_safetensors,
+    is_torch_archive,
+    suffix_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from modelfetch.core.artifact import Artifact
 
 HEAD = 512
@@ -40,6 +50,10 @@ HEAD = 512
 
 _LINES = 6
 """Least number of lines in the first bytes of a vocabulary."""
+_LEAST_TEXT = 9
+"""Least length of a text with zeros behind it; some weights begin with a word of eight letters."""
+_WORD_VECTORS = re.compile(rb"\d+ \d+\n")
+"""The first line of word2vec's binary form, whose first vector may be zero (source: word2vec, word2vec.c)."""
 _MIN_SIZE = 24
 """Bytes of the smallest weight file of any format but pickle, whose shortest is as long as the value that it holds."""
 _STOP = b"."
@@ -51,151 +65,6 @@ _LOGIN_PARTS = frozenset({"login", "signin", "sign-in", "sign_in", "auth"})
 _BOM = b"\xef\xbb\xbf"
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # ESC colours text
 _WIDE_TEXT = re.compile(rb"(?:[\t\n\r -~]\0){5,}+|(?:\0[\t\n\r -~]){5,}+")  # UTF-16 without a byte order mark
-_DOCUMENTS = (
-    b"%PDF-",
-    b"\x89PNG\r\n",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"RIFF",
-    b"\x1aE\xdf\xa3",
-    b"OggS",
-    b"fLaC",
-    b"ID3\x04",
-)
-_ARCHIVES = (b"PK\x05\x06", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd")
-"""Signatures of documents, images, videos, audio and archives, with which no weights begin."""
-
-
-# ── signatures ──
-def _is_safetensors(head: bytes) -> bool:
-    length = int.from_bytes(head[:8], "little")
-    return len(head) >= 10 and 2 <= length <= MAX_HEADER and head[8:9] == b"{"
-
-
-def _is_gguf(head: bytes) -> bool:
-    return head[:4] in MAGICS
-
-
-def _is_pickle(head: bytes) -> bool:
-    return is_zip(head) or is_tar(head) or read_pickle(head) is not PickleVerdict.NO
-
-
-def _is_compressed(head: bytes) -> bool:
-    """One of joblib's ways to compress a pickle: zlib, gzip, bzip2, xz, lz4."""
-    return head.startswith(
-        (b"\x78\x01", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x04\x22\x4d\x18")
-    )
-
-
-_MODEL_PROTO = tuple(bytes((key,)) for key in b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca\xd2")
-"""First bytes of ModelProto's fields."""
-
-
-def _is_onnx(head: bytes) -> bool:
-    """A protobuf message that begins with fields of ModelProto, most with its version (source: onnx, onnx.proto).
-
-    For any other first field one byte is not enough: videos, archives and bitmaps begin in the same way.
-    """
-    key, value = head[:1], head[1:11]
-    if key == b"\x08":
-        return value[:1] < b"\x80"
-    last = next((at for at, byte in enumerate(value) if byte < 0x80), None)
-    if key not in _MODEL_PROTO or last is None:
-        return False
-    length = sum((byte & 0x7F) << (7 * at) for at, byte in enumerate(value[: last + 1])) if key != b"\x28" else 0
-    after = head[last + 2 + length :][:1]
-    return not after or after in _MODEL_PROTO
-
-
-def _is_ggml(head: bytes) -> bool:
-    """Whisper.cpp's and older llama.cpp's files (source: whisper.cpp, GGML_FILE_MAGIC)."""
-    return head[:4] in (b"lmgg", b"fmgg", b"tjgg", b"algg") or _is_gguf(head)
-
-
-def _is_hdf5(head: bytes) -> bool:
-    return head.startswith(b"\x89HDF\r\n\x1a\n") or is_zip(head)  # Keras 3 writes a zip
-
-
-def _is_msgpack(head: bytes) -> bool:
-    """A map whose keys are texts, as flax writes one (source: msgpack, spec.md)."""
-    after = {0xDE: 3, 0xDF: 5}.get(head[0], 1 if 0x80 <= head[0] <= 0x8F else len(head))
-    key = head[after : after + 1]
-    return b"\xa0" <= key <= b"\xbf" or key in (b"\xd9", b"\xda", b"\xdb")
-
-
-def _is_tflite(head: bytes) -> bool:
-    return head[4:8] == b"TFL3"
-
-
-def _is_image(head: bytes) -> bool:
-    return head.startswith((b"\x89PNG\r\n", b"\xff\x0a", b"\0\0\0\x0cJXL ")) or head[8:12] == b"WEBP"
-
-
-def _is_no_document(head: bytes) -> bool:
-    return not head.startswith((*_DOCUMENTS, *_ARCHIVES))
-
-
-_PIECE = re.compile(r"(\.[a-z0-9]+)(?:[._]data(?:[._-]?[0-9][\w-]*)?|[.-](?:split|part)[\w-]*|\.[0-9]{3})\Z")
-"""The end of the name of a part of a weight file: ``x.onnx.data``, ``x.gguf.part1of2``, ``x.ckpt.data-00000-of-00001``.
-
-Only the first part begins as the file does.
-"""
-_PIECE_SUFFIX = ".onnx_data"
-
-_UNLISTED = (
-    *(
-        ".caffemodel",
-        ".dduf",
-        ".engine",
-        ".ftz",
-        ".litertlm",
-        ".mar",
-        ".mlmodel",
-        ".mnn",
-        ".nemo",
-        _PIECE_SUFFIX,
-        ".ort",
-    ),
-    *(".ot", ".pb", ".pdiparams", ".pdparams", ".plan", ".pte", ".t7", ".task", ".tensors", ".trt", ".weights"),
-)
-"""Suffixes of binary weights that no image service lists; other programs read them."""
-
-
-_STARTS: dict[str, Callable[[bytes], bool]] = {
-    ".safetensors": _is_safetensors,
-    ".sft": _is_safetensors,
-    ".gguf": _is_gguf,
-    ".onnx": _is_onnx,
-    ".ggml": _is_ggml,
-    ".h5": _is_hdf5,
-    ".hdf5": _is_hdf5,
-    ".keras": is_zip,
-    ".msgpack": _is_msgpack,
-    ".npy": lambda head: head.startswith(b"\x93NUMPY"),
-    ".npz": is_zip,
-    ".pt2": is_zip,
-    ".tflite": _is_tflite,
-    ".zip": lambda head: head[:2] == b"PK",
-    ".bin": _is_no_document,  # CTranslate2, ggml, OpenVINO, raw tensors: many formats without one beginning
-    ".model": _is_no_document,  # a tokenizer: sentencepiece, or tiktoken's text
-    **dict.fromkeys(PICKLE_SUFFIXES, _is_pickle),
-    **dict.fromkeys((".pkl", ".pickle", ".joblib"), lambda head: _is_pickle(head) or _is_compressed(head)),
-    **dict.fromkeys(_UNLISTED, _is_no_document),
-}
-"""The suffixes of model weights, and the check of what a file of each begins with."""
-_PACKED: dict[str, tuple[bytes, ...]] = {
-    **dict.fromkeys((".gz", ".tgz"), (b"\x1f\x8b",)),
-    **dict.fromkeys((".bz2", ".tbz2"), (b"BZh",)),
-    **dict.fromkeys((".xz", ".txz"), (b"\xfd7zXZ\0",)),
-    ".7z": (b"7z\xbc\xaf\x27\x1c",),
-    ".rar": (b"Rar!\x1a\x07",),
-}
-"""The suffixes of compressed files, and what these begin with; they do not count as weights."""
-_TORCH = frozenset({*PICKLE_SUFFIXES, ".bin", ".joblib", ".pickle"})
-"""Suffixes of weights that torch may have written, as a zip."""
-_ANY_MODEL = (_is_safetensors, _is_gguf, _is_pickle, _is_ggml, _is_hdf5, _is_onnx, _is_tflite)
-IMAGE_SUFFIXES = (".png", ".webp", ".jxl")
-"""Suffixes of embeddings stored in an image (source: AUTOMATIC1111's wiki, Textual Inversion)."""
 _COMPANION_SUFFIXES = frozenset({".json", ".yaml", ".yml", ".txt", ".md", ".jinja"})
 """Suffixes of files that accompany weights; they do not count as weights, whatever the kind of their entry."""
 _NEVER_PICKLED = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".tflite", *_COMPANION_SUFFIXES})
@@ -204,33 +73,25 @@ _NEVER_PICKLED = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".tflite",
 
 def is_weights(path: str, *, by_kind: bool = False) -> bool:
     """Whether a file is model weights: by its name, or by its entry's kind (``by_kind``)."""
-    suffix = _suffix(path)
-    return suffix in _STARTS or (by_kind and suffix not in _COMPANION_SUFFIXES)
+    suffix = suffix_of(path)
+    return suffix in STARTS or (by_kind and suffix not in _COMPANION_SUFFIXES)
 
 
 def has_known_suffix(name: str) -> bool:
     """Whether a name has the suffix of model weights, or of a file that accompanies them."""
-    return is_weights(name) or _suffix(name) in _COMPANION_SUFFIXES
+    return is_weights(name) or suffix_of(name) in _COMPANION_SUFFIXES
 
 
 def is_listed(name: str) -> bool:
     """Whether a name has the suffix of a format by which services find models."""
-    return is_weights(name) and _suffix(name) not in _UNLISTED
+    return is_weights(name) and suffix_of(name) not in UNLISTED
 
 
 def suffix_for(head: bytes) -> str | None:
     """Return the suffix that a weight file with these first bytes should have; None if they do not show it."""
-    if _is_safetensors(head):
+    if is_safetensors(head):
         return ".safetensors"
-    return ".gguf" if _is_gguf(head) else None
-
-
-def _suffix(path: str) -> str:
-    name = path.rpartition("/")[2].lower()
-    stem, _, last = name.rpartition(".")
-    if (piece := _PIECE.search(name)) is not None and piece[1] in _STARTS:
-        return _PIECE_SUFFIX
-    return f".{last}" if stem and last else ""
+    return ".gguf" if is_gguf(head) else None
 
 
 # ── pages and messages in place of a file ──
@@ -255,11 +116,6 @@ def looks_like_text(head: bytes) -> bool:
     return bool(head) and (_NOT_TEXT.search(head) is None or _WIDE_TEXT.fullmatch(head[: len(head) & ~1]) is not None)
 
 
-def is_other_media(path: str, head: bytes) -> bool:
-    """Whether a file begins as a document, an image or a video, and its name is not that of an image."""
-    return head.startswith(_DOCUMENTS) and _suffix(path) not in IMAGE_SUFFIXES
-
-
 def is_login(url: str) -> bool:
     """Whether a URL is that of a login page."""
     return any(part.lower() in _LOGIN_PARTS for part in urlsplit(url).path.split("/"))
@@ -280,6 +136,7 @@ def check_replacement(path: str, head: bytes, url: str) -> ModelfetchError | Non
     """The error for a page, a message or a pointer in the place of weights."""
     if not head:
         return NotAModelError(f"{path}: the file is empty")
+    head = _without_padding(head)
     if looks_like_html(head):
         return page_error(path, url, what="a web page")
     if looks_like_json(head):
@@ -289,11 +146,17 @@ def check_replacement(path: str, head: bytes, url: str) -> ModelfetchError | Non
         return page_error(path, url, what="compressed text")
     text = head.removeprefix(_BOM).strip()
     is_pickle = read_pickle(head) is not PickleVerdict.NO and (is_pickle_name(path) or may_hide_pickle(path))
-    is_tokenizer = _suffix(path) == ".model" and _is_table(text)
+    is_tokenizer = suffix_of(path) == ".model" and _is_table(text)
     if not looks_like_text(head) or is_pickle or is_tokenizer:
         return None
     line = text.splitlines()[0][:60].decode("utf-8", "replace") if text else ""
     return page_error(path, url, what="an XML message" if text.startswith(b"<") else f"text ({line!r})")
+
+
+def _without_padding(head: bytes) -> bytes:
+    """The text that zeros follow, as where a file was reserved in its full length; other bytes as they are."""
+    text = head.rstrip(b"\0")
+    return text if len(text) >= _LEAST_TEXT and looks_like_text(text) and not _WORD_VECTORS.match(text) else head
 
 
 def _is_table(text: bytes) -> bool:
@@ -332,25 +195,24 @@ def check_head(
         html_type: Whether the response was declared as ``text/html``.
         allow_pickle: Whether the manifest allows a pickle.
     """
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if (error := check_pointer(path, head)) is not None:
         return error
     if not allow_pickle and may_hide_pickle(path) and starts_as_pickle(head):
         return pickle_error(f"{path} is a pickle")
     if not is_weights(path, by_kind=by_kind):
-        if suffix in _PACKED and not head.startswith(_PACKED[suffix]):
+        if suffix in PACKED and not head.startswith(PACKED[suffix]):
             return check_replacement(path, head, url) or _wrong_start_error(path, suffix, head)
         if suffix in (".html", ".htm", ".xhtml", ".xml", ".svg") or not (html_type and looks_like_html(head)):
             return None
         return page_error(path, url, what="a web page")
     if (error := check_replacement(path, head, url)) is not None:
         return error
-    starts = _is_image if suffix in IMAGE_SUFFIXES else _STARTS.get(suffix)
-    if starts is None and not any(start(head) for start in _ANY_MODEL):
+    if suffix not in STARTS and suffix not in IMAGE_SUFFIXES:
+        if begins_as_any_model(head):
+            return None
         return NotAModelError(f"{path} does not begin like any model format that modelfetch knows ({head[:8]!r})")
-    if starts is not None and not starts(head):
-        return _wrong_start_error(path, suffix, head)
-    return None
+    return None if begins_as(suffix, head) else _wrong_start_error(path, suffix, head)
 
 
 def _wrong_start_error(path: str, suffix: str, head: bytes) -> NotAModelError:
@@ -368,14 +230,14 @@ def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False)
     """
     if not is_weights(path, by_kind=by_kind):
         return None
-    suffix, head = _suffix(path), read_at(0, HEAD)
+    suffix, head = suffix_of(path), read_at(0, HEAD)
     if size < _MIN_SIZE and not (starts_as_pickle(head) and head.endswith(_STOP)):
         return NotAModelError(f"{path} is not a model: it has {size} bytes" if size else f"{path}: the file is empty")
     window = HeaderWindow(size, read_at)
     try:
-        if is_safetensors_name(path) or (suffix not in _STARTS and _is_safetensors(head)):
+        if is_safetensors_name(path) or (suffix not in STARTS and is_safetensors(head)):
             check_safetensors(window)
-        elif suffix == ".gguf" or (suffix not in _STARTS and _is_gguf(head)):
+        elif suffix == ".gguf" or (suffix not in STARTS and is_gguf(head)):
             read_gguf(window)
     except NotAModelError as error:
         return NotAModelError(f"{path}: {error.message}", hint=error.hint)
@@ -384,7 +246,7 @@ def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False)
 
 def may_hide_pickle(path: str) -> bool:
     """Whether a file may be a pickle under a name that is not a pickle's."""
-    return not is_pickle_name(path) and _suffix(path) not in _NEVER_PICKLED
+    return not is_pickle_name(path) and suffix_of(path) not in _NEVER_PICKLED
 
 
 def check_pickle(path: str, size: int, read_at: ReadAt) -> ModelfetchError | None:
@@ -398,25 +260,31 @@ def check_pickle(path: str, size: int, read_at: ReadAt) -> ModelfetchError | Non
     return None
 
 
-def check_zip(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False) -> ModelfetchError | None:
-    """Check a whole file, whose name is that of torch's files or of no format, for a zip that is not a model."""
-    suffix = _suffix(path)
-    named = suffix in _TORCH or (suffix not in _STARTS and is_weights(path, by_kind=by_kind))
-    if not named or not is_zip(read_at(0, HEAD)) or is_model_zip(size, read_at):
+def check_archive(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False) -> ModelfetchError | None:
+    """Check a whole file for a zip or tar that is not a model, by the names of its files."""
+    suffix, head = suffix_of(path), read_at(0, HEAD)
+    is_unnamed = suffix not in STARTS and is_weights(path, by_kind=by_kind)
+    holds = is_torch_archive if is_unnamed else HOLDS.get(suffix)
+    if holds is None or not (is_zip(head) or is_tar(head)):
         return None
+    names = list_names(size, read_at)
+    if names is None or holds(names):
+        return None
+    wrote = "neither torch nor NumPy wrote it" if holds is is_torch_archive else f"its files are not a {suffix[1:]}'s"
     return NotAModelError(
-        f"{path} is a zip archive that holds no model: neither torch nor NumPy wrote it",
+        f"{path} is {'a zip' if is_zip(head) else 'a tar'} archive that holds no model: {wrote}",
         hint="if its bytes are right, pin its digest (`fetch`: --digest); `unpack: zip` unpacks an archive of files",
     )
 
 
 def check_compressed(path: str, read_at: ReadAt) -> ModelfetchError | None:
     """Check a whole file, whose format has no signature, for a compressed copy of it."""
-    signatures = {signature for known in _PACKED.values() for signature in known}
-    if _STARTS.get(_suffix(path)) is not _is_no_document or not read_at(0, HEAD).startswith(tuple(signatures)):
+    signatures = {signature for known in PACKED.values() for signature in known}
+    if has_signature(suffix_of(path)) or not read_at(0, HEAD).startswith(tuple(signatures)):
         return None
-    if not start_of_compressed(read_at):
-        return None  # two bytes may be equal by chance
+    start = start_of_compressed(read_at)
+    if not start or read_pickle(start) is not PickleVerdict.NO:
+        return None  # two bytes may be equal by chance, and a pickle is loaded as it is
     return NotAModelError(
         f"{path} is compressed, which its name does not show",
         hint="the server may have stored a compressed copy; if its bytes are right, pin its digest (`fetch`: --digest)",
@@ -466,7 +334,7 @@ def check_artifact(
         path, read_at(0, HEAD), by_kind=artifact.weights, allow_pickle=artifact.allow_pickle
     ) or check_whole(path, size, read_at, by_kind=artifact.weights)
     if error is None and not artifact.allow_pickle:
-        error = check_pickle(path, size, read_at) or check_compressed(path, read_at)
+        error = check_pickle(path, size, read_at)
     if error is None:
-        error = check_zip(path, size, read_at, by_kind=artifact.weights)
+        error = check_compressed(path, read_at) or check_archive(path, size, read_at, by_kind=artifact.weights)
     return error.about(uri=artifact.uri) if error is not None else None

@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 from modelfetch.errors import NotAModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from modelfetch.formats.range_reader import ReadAt
 
@@ -249,28 +249,35 @@ def _is_plain_pickle(size: int, read_at: ReadAt, window: int = _WINDOW, effort: 
     return found
 
 
-def is_model_zip(size: int, read_at: ReadAt) -> bool:
-    """Whether a zip is one that torch or NumPy writes, by the names of its files; True if it has too many to look at.
+def list_names(size: int, read_at: ReadAt) -> list[str] | None:
+    """List the files of a zip or tar; none of one that is damaged, and None if it takes too long."""
+    head = read_at(0, _BLOCK)
+    if is_zip(head) and has_large_directory(size, read_at):
+        return None
+    try:
+        if is_zip(head):
+            with zipfile.ZipFile(_File(size, read_at)) as archive:
+                return [name for name in archive.namelist() if not name.endswith("/")]
+        return [member.name for member in _tar_members(size, read_at, _Effort())]
+    except _UnreadableError:
+        return None
+    except BROKEN_ARCHIVE as error:
+        reraise_disk_error(error)
+        return []
+
+
+def is_torch_zip(names: Collection[str]) -> bool:
+    """Whether torch wrote a zip, by the names of its files.
 
     torch.save and TorchScript write ``NAME/data.pkl``; all of torch's archives have ``NAME/version`` or
     ``NAME/.data/version``, with everything in one folder (source: PyTorch, ``caffe2/serialize/inline_container.cc``).
-    torch.export of PyTorch 2.1 to 2.6 writes ``serialized_exported_program.json`` at the top. NumPy's ``.npz`` has only
-    arrays; kokoro-onnx calls such a file ``voices.bin``.
+    torch.export of PyTorch 2.1 to 2.6 writes ``serialized_exported_program.json`` at the top.
     """
-    if has_large_directory(size, read_at):
-        return True
-    try:
-        with zipfile.ZipFile(_File(size, read_at)) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
-    except BROKEN_ARCHIVE as error:
-        reraise_disk_error(error)
-        return False
     tops = {name.partition("/")[0] for name in names}
     return (
         any(_TORCH_PICKLE.fullmatch(name) for name in names)
         or (len(tops) == 1 and any(_TORCH_VERSION.fullmatch(name) for name in names))
         or any(name.startswith("serialized_exported_program.") for name in names)
-        or (bool(names) and all(name.endswith(".npy") for name in names))
     )
 
 

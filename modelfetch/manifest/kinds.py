@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.core.root import CONSUMERS
-from modelfetch.formats.content_check import IMAGE_SUFFIXES, has_known_suffix
+from modelfetch.formats.content_check import has_known_suffix
+from modelfetch.formats.signatures import IMAGE_SUFFIXES
 from modelfetch.manifest.paths import check_relative, safe_name
 from modelfetch.manifest.uri import FileUri, HfUri, HttpUri
 

@@ -18,8 +18,9 @@ from modelfetch.errors import (
     SettingError,
     UnreachableError,
 )
-from modelfetch.formats.content_check import IMAGE_SUFFIXES, is_listed
+from modelfetch.formats.content_check import is_listed
 from modelfetch.formats.pickles import is_pickle_name, pickle_error
+from modelfetch.formats.signatures import IMAGE_SUFFIXES
 from modelfetch.manifest.kinds import HF_CACHES, REPO_KINDS, WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import OllamaUri

@@ -12,11 +12,11 @@ from modelfetch.formats.content_check import (
     check_pointer,
     check_replacement,
     is_login,
-    is_other_media,
     is_weights,
     looks_like_html,
     looks_like_text,
 )
+from modelfetch.formats.signatures import is_other_media
 from modelfetch.http import UndecodableError
 from modelfetch.sources.answers import total_size
 

@@ -11,6 +11,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from modelfetch.formats.content_check import check_artifact, check_head, check_w
 from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.pickles import starts_as_pickle
 from modelfetch.formats.safetensors import read_safetensors
+from modelfetch.formats.signatures import STARTS
 from tests.cases import each, first
 from tests.fitting import build
 from tests.fitting.build import MadeFile
@@ -407,16 +409,53 @@ def test_a_long_message_is_no_tokenizer(text: bytes) -> None:
     assert check("tokenizer.model", text * 20) == "not-a-model"
 
 
+def tar_of(*names: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    return out.getvalue()
+
+
+NUMBERS = (
+    b"\x93NUMPY\1\0\x76\0" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (64,), }".ljust(0x76) + bytes(256)
+)
 GOOD = {
     "m.onnx": b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(range(256)),
     "reordered.onnx": b"\x42\x04\x0a\x00\x10\x11\x3a\xff\x7f" + bytes(range(256)),
-    "named.onnx": b"\x12\x07pytorch\x08\x08" + bytes(range(256)),
-    "versioned.onnx": b"\x28\x01\x08\x08" + bytes(range(256)),
+    "named.onnx": b"\x12\x07pytorch\x08\x08\x3a\xff\x7f" + bytes(range(256)),
+    "versioned.onnx": b"\x28\x01\x08\x08\x3a\xff\x7f" + bytes(range(256)),
+    "with-functions.onnx": b"\xca\x01\x02\x0a\x00\x08\x0a\x3a\xff\x7f" + bytes(range(256)),
     "m.msgpack": b"\x82\xa6params\x81\xa1w\xc7" + bytes(range(256)),
     "large.msgpack": b"\xde\x00\x21\xd9\x28" + bytes(range(256)),
-    "m.pb": b"\x0a\x2e\x0a\x05input\x12\x0bPlaceholder" + bytes(range(256)),
+    "m.pb": b"\x0a\x14\x0a\x05input\x12\x0bPlaceholder\x0a\xff\x7f" + bytes(range(256)),
+    "saved_model.pb": b"\x08\x01\x12\xff\xff\x7f" + bytes(range(256)),
+    "m.caffemodel": b"\x0a\x05VGG16\xa2\x06\xff\x7f" + bytes(range(256)),
+    "m.mlmodel": b"\x08\x04\x12\xff\x01" + bytes(range(256)),
+    "m.ftz": b"\xba\x16\x4f\x2f\x0c\0\0\0" + bytes(range(256)),
+    "m.pte": b"\x20\0\0\0ET12" + bytes(range(256)),
+    "m.tensors": b"|TZR|\3\0\0\0" + bytes(range(256)),
+    "m.nemo": tar_of("model_config.yaml"),
+    "m.mar": zip_of({"MAR-INF/MANIFEST.json": b"{}", "m.onnx": b"x"}),
+    "m.dduf": zip_of({"model_index.json": b"{}"}),
+    "m.keras": zip_of({"metadata.json": b"{}", "config.json": b"{}", "model.weights.h5": b"\x89HDF"}),
+    "fasttext.bin": b"\xba\x16\x4f\x2f\x0c\0\0\0" + bytes(range(256)),
+    "word2vec.bin": b"3000000 300\n</s> " + bytes(4096),
+    "lm.bin": b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(12) + b"\x80?" + bytes(400),
+    "half.bin": struct.pack("<300e", *[0.01 * step for step in range(300)]),
+    "single.bin": struct.pack("<300f", *[-0.5 + step / 300 for step in range(300)]),
+    "bytes.bin": bytes(range(256)) * 4,
+    "llama2.bin": struct.pack("<7i", 288, 768, 6, 6, 6, 32000, 256) + bytes(500),
+    "ncnn.bin": b"\x47\x6b\x30\x01" + bytes(range(256)),
+    "ggml.bin": b"lmgg" + bytes(500),
+    "old.ggml": b"tjgg\3\0\0\0" + bytes(500),
+    "arrays.bin": zip_of({"af.npy": NUMBERS}),
+    "array.bin": NUMBERS,
+    "voices.npz": zip_of({"af.npy": NUMBERS, "am.npy": NUMBERS}),
     "m.engine": b"ftrt\0\0\0\0" + bytes(range(256)),
     "m.task": zip_of({"m.tflite": b"\x1c\0\0\0TFL3" + bytes(64)}),
+    "llm.task": zip_of({"TF_LITE_PREFILL_DECODE": b"\x1c\0\0\0TFL3", "METADATA": b"x"}),
+    "plain.task": b"\x1c\0\0\0TFL3" + bytes(64),
     "m.ort": b"\x20\0\0\0ORTM" + bytes(range(256)),
     "m.weights": b"\0\0\0\0\2\0\0\0\0\0\0\0" + bytes(range(256)),
     "m.litertlm": b"LITERTLM\1\0\0\0" + bytes(range(256)),
@@ -441,6 +480,48 @@ def test_a_compressed_copy_of_weights_is_refused(name: str, pack: Callable[[byte
     assert check(f"{name}.gz", gzip.compress(weights)) is None
     assert check(name, pack(pickle.dumps([1] * 99, 4))) == "pickle-not-allowed"
     assert check(name, pack(pickle.dumps([1] * 99, 4)), allow_pickle=True) is None
+
+
+BINARY = bytes(range(128, 256)) * 30
+OTHER_FILES = {
+    "a padded page": b"<html><body>log in</body></html>" + bytes(4000),
+    "a padded line": b"404: Not Found" + bytes(4000),
+    "a padded message": b"<Error><Code>NoSuchKey</Code></Error>\n" + bytes(4000),
+    "padded JSON": b'{"error": "gone"}' + bytes(4000),
+    "JPEG": b"\xff\xd8\xff\xe0\0\x10JFIF" + BINARY,
+    "MP4": b"\0\0\0\x20ftypisom" + BINARY,
+    "QuickTime": b"\0\0\0\x08wide\0\1\0\0mdat" + BINARY,
+    "HEIC": b"\0\0\0\x18ftypheic" + BINARY,
+    "TIFF": b"II*\0\x08\0\0\0" + BINARY,
+    "BMP": b"BM\xd6\x0f\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0" + BINARY,
+    "MP3": b"ID3\x03\0\0" + BINARY,
+    "PDF": b"%PDF-1.7\n" + BINARY,
+    "PostScript": b"%!PS-Adobe-3.0\n" + BINARY,
+    "DOC": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(4000),
+    "ELF": b"\x7fELF\2\1\1" + bytes(4000),
+    "EXE": b"MZ\x90\0\3".ljust(64, b"\0") + b"\x0e\x1f\xba\x0e\0!This program cannot be run in DOS mode." + bytes(4000),
+    "Mach-O": b"\xcf\xfa\xed\xfe\7\0\0\1" + bytes(4000),
+    "Java": b"\xca\xfe\xba\xbe\0\0\0\x34" + BINARY,
+    "deb": b"!<arch>\ndebian-binary   " + BINARY,
+    "SQLite": b"SQLite format 3\0" + bytes(4000),
+    "Parquet": b"PAR1\x15\4" + BINARY,
+    "torrent": b"d8:announce35:udp://tracker.example/announce4:infod6:pieces20:" + BINARY,
+    "docx": zip_of({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"}),
+    "tar": tar_of("photos/1.jpg"),
+    "7z": b"7z\xbc\xaf\x27\x1c\0\4" + BINARY,
+}
+
+
+@each("suffix", sorted(STARTS.keys() - {".zip", ".nemo", ".onnx_data"}))
+def test_a_file_of_another_kind_is_no_weights_whatever_their_suffix(suffix: str) -> None:
+    found = {kind: check(f"m{suffix}", body, allow_pickle=True) for kind, body in OTHER_FILES.items()}
+    assert found == dict.fromkeys(OTHER_FILES, "not-a-model")
+
+
+@each("name", ["m.bin", "m.weights", "tokenizer.model"])
+def test_a_compressed_copy_is_refused_and_a_compressed_pickle_is_not_where_pickles_are_allowed(name: str) -> None:
+    assert check(name, gzip.compress(BINARY), allow_pickle=True) == "not-a-model"
+    assert check(name, gzip.compress(pickle.dumps([1] * 99, 0)), allow_pickle=True) is None
 
 
 PIECES = ["m.onnx.data", "m.onnx_data_1", "m.onnx_data.2", "m.gguf.part1of2", "m.gguf-split-a", "m.bin.part0"]
@@ -554,7 +635,9 @@ def test_a_zip_that_neither_torch_nor_numpy_wrote_is_no_model(name: str) -> None
 
 def test_a_zip_of_another_kind_passes_under_other_names_and_if_its_digest_is_known() -> None:
     data = zip_of(OTHER_ZIPS["photos"])
-    assert judged("a.zip", data) is judged("a.mar", data) is judged("a.npz", data) is None
+    assert judged("a.zip", data) is judged("a.zip.001", data[:-9], allow_pickle=True) is None
+    assert judged("a.mar", data) == judged("a.npz", data) == judged("a.keras", data) == "not-a-model"
+    assert judged("a.model", zip_of(WEIGHTS_IN_ZIP), allow_pickle=True) is None
     assert judged("a.bin", data) == "not-a-model"
     assert judged("a.bin", zip_of(WEIGHTS_IN_ZIP)) == "pickle-not-allowed"
     assert digest_decides(Artifact(uri="u", path="a.ckpt", size=1, digest=Digest("sha256", "0" * 64), locations=()))
