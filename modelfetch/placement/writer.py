@@ -296,7 +296,7 @@ class ConsumerWriter:
                 self._move_aside(name, folder, own_name, own, path)
             except FileExistsError:
                 return False
-            except OSError as error:
+            except (OSError, ChangedMeanwhileError) as error:
                 self._own.remove_empty_folders(aside, stop=())
                 if isinstance(error, FileNotFoundError):
                     raise ChangedMeanwhileError(path) from None
@@ -310,24 +310,28 @@ class ConsumerWriter:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            mode = os.lstat(name, dir_fd=folder).st_mode
-            if stat.S_ISLNK(mode):
-                os.symlink(os.readlink(name, dir_fd=folder), own_name, dir_fd=own)
-            elif stat.S_ISREG(mode):
+            seen = _stat_at(name, folder)
+            if seen.target is not None:
+                os.symlink(seen.target, own_name, dir_fd=own)
+            elif seen.regular:
                 self._copy_aside(name, folder, own_name, own)
             else:
                 raise _unmovable_error(self._tree.path(path)) from None
+            if not _is_still(seen, name, folder):  # a copy takes minutes
+                os.unlink(own_name, dir_fd=own)
+                raise ChangedMeanwhileError(path) from None
             os.unlink(name, dir_fd=folder)
 
     def _copy_aside(self, name: str, folder: int, own_name: str, own: int) -> None:
-        """Copy a file to another file system; never replaces an existing file."""
+        """Copy a file with its mode and owner to another file system; never replaces an existing file."""
         with (
             fs.closing(fs.open_regular(name, folder=folder)) as source,
             fs.closing(os.open(own_name, _CREATE, fs.PRIVATE_MODE, dir_fd=own)) as target,
         ):
             try:
                 fs.copy_descriptor(source, target, self._check)
-                fs.finish_file(target, mode=fs.COPY_MODE)
+                found = os.fstat(source)
+                fs.finish_file(target, mode=stat.S_IMODE(found.st_mode), owner=(found.st_uid, found.st_gid))
             except BaseException:
                 os.unlink(own_name, dir_fd=own)
                 raise
@@ -376,6 +380,11 @@ def _unmovable_error(path: Path) -> DestinationError:
         code="foreign-file",
         hint="move it away; it was not touched",
     )
+
+
+def _stat_at(name: str, folder: int) -> PathStat:
+    found = os.lstat(name, dir_fd=folder)
+    return PathStat.of(found, target=os.readlink(name, dir_fd=folder) if stat.S_ISLNK(found.st_mode) else None)
 
 
 def _is_still(inspected: PathStat, name: str, folder: int) -> bool:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelfetch.core import directories
+from modelfetch.core import directories, fs
 from modelfetch.errors import DestinationError
 from modelfetch.placement import PlacementJob
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import ReceiptBook
+from tests.cases import first
 from tests.placement.world import LARGE, SMALL, World
 
 if TYPE_CHECKING:
@@ -234,6 +235,61 @@ def test_a_file_on_another_file_system_is_moved_aside_too(world: World) -> None:
     world.place(world.job(PATH, SMALL))
     (aside,) = (world.root / ".modelfetch/displaced").glob(f"*/{PATH}")
     assert (aside.read_bytes(), (world.root / PATH).read_bytes()) == (b"edited", SMALL)
+
+
+def edit(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b" again")
+
+
+def save(path: Path) -> None:
+    path.with_name("new").write_bytes(b"edited again")
+    path.with_name("new").replace(path)
+
+
+def save_elsewhere(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("edited again")
+
+
+@pytest.mark.usefixtures("_apart")
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("act", first(1, [edit, save, save_elsewhere, Path.unlink]))
+def test_a_file_that_changes_while_it_is_copied_aside_is_moved_aside_as_it_is_then(
+    world: World, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None], *, linked: bool
+) -> None:
+    owner, name = (os, "symlink") if linked else (fs, "copy_descriptor")
+    copy, copies = getattr(owner, name), list[str]()
+
+    def then_act(*given: Any, **named: Any) -> None:
+        copy(*given, **named)
+        if not copies:
+            copies.append(name)
+            (save if linked and act is edit else act)(world.root / PATH)
+
+    world.place(world.job(PATH, SMALL))
+    (world.root / PATH).unlink()
+    (world.root / PATH).symlink_to("edited") if linked else (world.root / PATH).write_bytes(b"edited")
+    monkeypatch.setattr(owner, name, then_act)
+    world.place(world.job(PATH, SMALL))
+    found = [path for path in (world.root / ".modelfetch/displaced").rglob("*") if path.is_symlink() or path.is_file()]
+    kept = [str(path.readlink()) if path.is_symlink() else path.read_text() for path in found]
+    assert kept == ([] if act is Path.unlink else ["edited again"])
+    assert (world.root / PATH).read_bytes() == SMALL
+
+
+@pytest.mark.usefixtures("_apart")
+def test_a_private_file_that_is_copied_aside_stays_private(world: World) -> None:
+    world.place(world.job(PATH, SMALL))
+    (world.root / PATH).write_bytes(b"edited")
+    (world.root / PATH).chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(world.root / PATH, 12345, 12345)
+    before = (world.root / PATH).stat()
+    world.place(world.job(PATH, SMALL))
+    (aside,) = (world.root / ".modelfetch/displaced").glob(f"*/{PATH}")
+    after = aside.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
 @pytest.mark.usefixtures("_apart")
