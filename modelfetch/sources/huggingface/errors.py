@@ -104,7 +104,8 @@ def is_missing_api(error: Exception, translated: ModelfetchError) -> bool:
     response = getattr(error, "response", None)
     return (
         response is not None
-        and response.status_code in (400, 404, 405, 422, 501)
+        and (400 <= response.status_code < 500 or response.status_code == 501)
+        and response.status_code not in (401, 403, 407, 408, 425, 429)
         and not Headers(response.headers).get("x-error-code")
         and "rev" not in response.headers.get("x-error-message", "").lower()
     )

@@ -23,10 +23,11 @@ from modelfetch.core.units import parse_decimal
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http.auth import Credentials
 from modelfetch.http.redirects import REDIRECTS
+from modelfetch.http.status import ServerError
 from modelfetch.manifest.uri import HfUri
 from modelfetch.sources.answers import FIRST_BYTE, total_size
 from modelfetch.sources.base import Source, SourceRequest
-from modelfetch.sources.huggingface.api import HubApi, MissingApiError
+from modelfetch.sources.huggingface.api import HubApi, Info, MissingApiError
 from modelfetch.sources.huggingface.errors import ImpossibleError, Query, UnusableAnswerError, refusal
 from modelfetch.sources.huggingface.listing import SHA1, HubFile, Listing, read_commit, read_hash, read_size
 from modelfetch.sources.huggingface.repo import Repo, choose, git_name, named
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from modelfetch.sources.base import ReadBlob
 
 _LINKED = "x-linked-etag"
+_EMPTY_OID = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # git's name of an empty file
 _REFUSED_API = frozenset({"forbidden", "missing-or-private"})
 """Errors of the API for which files are looked for without it: a proxy may let only those through."""
 _MOST_SIBLINGS = 50_000
@@ -73,7 +75,7 @@ class HfSource(Source[HfUri]):
                 return pinned
             if isinstance(problem, CredentialsError):
                 raise problem from None
-            if is_missing and not (isinstance(error, NotFoundError) and isinstance(problem, UnreachableError)):
+            if is_missing and not (isinstance(error, NotFoundError) and isinstance(problem, UnusableAnswerError)):
                 raise problem from None
             raise
 
@@ -144,22 +146,29 @@ class HfSource(Source[HfUri]):
         with self._guard:
             lock = self._locks[key]
         with lock:
-            if key not in self._repos:
-                self._repos[key] = self._fetch(repo, revision)
-            if complete and not self._repos[key].complete:
-                self._repos[key] = self._with_tree(repo, revision, self._repos[key])
-            return self._repos[key]
+            found = self._repos.get(key) or self._fetch(repo, revision)
+            if complete and not found.complete:
+                found = self._with_tree(repo, revision, found)
+            if found.problem is None or found.problem.permanent:
+                self._repos[key] = found
+            return found
 
     def _fetch(self, repo: str, revision: str) -> Repo:
         commit = revision if is_commit(revision) else None
+        problem: ModelfetchError
         try:
             info = self._api.info(repo, revision)
         except MissingApiError as missing:
-            return Repo(commit=commit, files={}, complete=False, problem=missing.error)
-        except CredentialsError as error:
-            if error.code not in _REFUSED_API:
+            problem = missing.error
+        except (CredentialsError, ServerError) as error:
+            if isinstance(error, CredentialsError) and error.code not in _REFUSED_API:
                 raise
-            return Repo(commit=commit, files={}, complete=False, problem=error)
+            problem = error
+        else:
+            return self._listed(repo, revision, info)
+        return Repo(commit=commit, files={}, complete=False, problem=problem)
+
+    def _listed(self, repo: str, revision: str, info: Info) -> Repo:
         if info.gated:
             self._check_gate(repo, revision)
         files = info.files or {}
@@ -239,29 +248,27 @@ class HfSource(Source[HfUri]):
         ]
         if len(files) == 1:
             places.reverse()  # its headers are a single request, too, and all that the official client needs
-        sure, failure = _pinned(wanted), None
+        pinned, confirmed, failure = _pinned(wanted), set[str](), None
         for place in places:
-            open_ones = [
-                file.path for file in files.values() if file.digest is None and file.path not in _pinned(wanted)
-            ]
-            if not open_ones:
-                break
+            lacking = [file.path for file in files.values() if file.digest is None and file.path not in pinned]
+            if not lacking:
+                return list(files.values())
             try:
-                found = place(open_ones)
-            except NotFoundError:
-                if unlisted:
-                    raise
-                continue
+                found = place(lacking)
             except MissingApiError:
                 continue
-            except UnreachableError as error:
-                if error.code != "bad-response" or isinstance(error, ImpossibleError):
+            except (NotFoundError, CredentialsError, UnreachableError) as error:
+                if isinstance(error, ImpossibleError) or (unlisted and isinstance(error, NotFoundError)):
+                    raise
+                if not (error.permanent or isinstance(error, ServerError)):
                     raise
                 failure = error
                 continue
-            sure |= found.keys()
+            confirmed |= found.keys()
             files |= {path: files[path].updated(file) for path, file in found.items() if file and path in files}
-        if failure is not None and not sure.issuperset(unlisted):
+        lacking = [file.path for file in files.values() if file.digest is None and file.path not in pinned]
+        denied = failure is not None and (not failure.permanent or isinstance(failure, CredentialsError))
+        if failure is not None and lacking and (denied or not confirmed.union(pinned).issuperset(unlisted)):
             raise failure
         return list(files.values())
 
@@ -281,8 +288,8 @@ class HfSource(Source[HfUri]):
             commit = read_commit(fields.get("x-repo-commit", "").strip(), uri.revision or "main")
             linked, etag = (_etag(fields.get(name, "")) for name in (_LINKED, "etag"))
             size = read_size(parse_decimal(fields.get("x-linked-size", "").strip()))
-            if size is None and not moved:
-                size = total_size(response)
+            if size is None and not moved:  # many servers answer HEAD with a length of 0
+                size = total_size(response) or (0 if etag == _EMPTY_OID else None)
             if (
                 not (moved or linked or "x-repo-commit" in fields)
                 and is_html(fields)

@@ -237,7 +237,7 @@ def test_each_status_of_the_hub_has_its_meaning(
     hint: str,
 ) -> None:
     bench = make_desk(HF_TOKEN="hf_some")
-    hub.faults.add(API, Status(code=status, headers=headers))
+    hub.faults.add("*", Status(code=status, headers=headers), times=None)
     error = bench.refusal("hf://org/repo/config.json")
     assert error.code == code
     assert hint in str(error.hint)
@@ -272,7 +272,7 @@ def test_a_mirror_without_digests_in_its_listing_is_queried_file_by_file(
 
 
 @pytest.mark.parametrize("lacking", [("*/paths-info/*",), ("*/paths-info/*", "*/tree/*")], ids=["tree", "headers"])
-@pytest.mark.parametrize("status", [400, 404, 405, 501])
+@pytest.mark.parametrize("status", first(2, [400, 404, 405, 406, 410, 501]))
 def test_a_mirror_with_an_incomplete_api_is_queried_in_other_ways(
     bench: SourceBench, repo: HfRepo, hub: Hub, lacking: tuple[str, ...], status: int
 ) -> None:
@@ -284,6 +284,43 @@ def test_a_mirror_with_an_incomplete_api_is_queried_in_other_ways(
     found = bench.resolve("hf://org/repo", kind="snapshot", cached=True).artifacts
     assert {a.path: a.size for a in found} == {path: len(data) for path, data in FILES.items()}
     assert all(a.cache_name and a.digest for a in found)
+
+
+def test_the_files_of_a_hub_whose_api_fails_are_found_by_their_headers(
+    bench: SourceBench, repo: HfRepo, hub: Hub
+) -> None:
+    hub.faults.add("/api/*", Status(code=503), times=None)
+    (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
+    assert (artifact.digest, bench.waits) == (Digest.sha256(FILES["model.safetensors"]), [])
+    assert bench.refusal("hf://org/repo", kind="snapshot").code == "server-error"
+    hub.faults.clear()
+    assert len(bench.resolve("hf://org/repo", kind="snapshot").artifacts) == len(FILES)
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_mirror_that_refuses_to_send_headers_is_queried_in_other_ways(
+    bench: SourceBench, repo: HfRepo, hub: Hub, status: int
+) -> None:
+    _answer(hub, _info(repo), times=None)
+    hub.faults.add("/org/repo/resolve/*", Status(code=status), times=None)
+    (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
+    assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
+
+
+def test_a_length_of_0_in_the_answer_to_head_is_no_size(bench: SourceBench, hub: Hub) -> None:
+    hub.world.hf_repo("org/other", {"a.json": b"{}", "empty.txt": b""})
+    hub.faults.add("/api/*", Status(code=404), times=None)
+    commit = {"X-Repo-Commit": COMMIT}
+    for name, etag, size in (("a.json", '"x"', None), ("empty.txt", _git_name(b""), 0)):
+        hub.faults.add("/org/other/resolve/*", Status(code=200, headers={**commit, "ETag": etag}), times=None)
+        (artifact,) = bench.resolve(f"hf://org/other/{name}").artifacts
+        assert artifact.size == size
+        hub.faults.clear()
+        hub.faults.add("/api/*", Status(code=404), times=None)
+
+
+def _git_name(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def test_a_mirror_that_refuses_blob_metadata_is_queried_without_it(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
