@@ -114,8 +114,9 @@ def refuse_link(file: str) -> None:
         if "://" not in file:
             return
     link = shlex.quote(display_url(file))
-    if file.endswith((".yaml", ".yml")):
-        hint = f"download it first: modelfetch fetch {link} -o {shlex.quote(PurePath(file).name)}"
+    path = file.partition("#")[0].partition("?")[0]
+    if path.endswith((".yaml", ".yml")):
+        hint = f"download it first: modelfetch fetch {link} -o {shlex.quote(PurePath(path).name)}"
     else:
         hint = f"write it into one first: modelfetch add {link}"
     raise UsageError("expected a manifest's file, found a link", hint=hint)

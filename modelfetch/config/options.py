@@ -174,6 +174,14 @@ def owner_from(environ: Mapping[str, str]) -> tuple[int, int] | None:
 
 def parse_path(value: object) -> Path:
     """Parse a folder's path. An empty path is rejected: it usually means that a script's variable is unset."""
+    path = _parse_path(value)
+    scheme, is_address, _ = str(value).partition("://")
+    if is_address:
+        raise ValueError(f"expected a path, found an address ({scheme[-10:]}://…)")
+    return path
+
+
+def _parse_path(value: object) -> Path:
     if isinstance(value, str | os.PathLike) and str(value).strip() and "\0" not in str(value):
         return Path(value)
     raise _expected("a path", value)
@@ -189,7 +197,7 @@ def parse_file_path(value: object) -> Path:
 
 def parse_file(value: object) -> str:
     """Parse a file's path as text, as messages show it; an empty one is rejected as by `parse_path`."""
-    parse_path(value)
+    _parse_path(value)
     return str(value)
 
 
@@ -209,7 +217,7 @@ def parse_consumer_dir(value: object) -> tuple[str, Path]:
         raise _expected(f"CONSUMER=DIR with one of {', '.join(CONSUMERS)}", value)
     if consumer.strip() not in CONSUMERS:
         raise _unknown_consumer(consumer.strip())
-    path = Path(os.path.abspath(Path(folder.strip()).expanduser()))  # noqa: PTH100 - links stay as they are
+    path = Path(os.path.abspath(os.path.expanduser(parse_path(folder.strip()))))  # noqa: PTH100, PTH111 - links stay; never raises
     return consumer.strip(), path.parent if path.name == "models" and consumer.strip() in _WITH_MODELS else path
 
 

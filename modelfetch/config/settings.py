@@ -98,7 +98,10 @@ class Settings:
             return self.cache
         from platformdirs import user_cache_path
 
-        return user_cache_path("modelfetch", appauthor=False)
+        try:
+            return user_cache_path("modelfetch", appauthor=False)
+        except RuntimeError:  # no HOME, and no entry of this user in passwd: in a container, HOME would be /
+            return Path("/.cache/modelfetch")
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
@@ -226,7 +229,7 @@ def _home(env: Mapping[str, str], name: str) -> Path | None:
 def _expand(text: str, env: Mapping[str, str]) -> Path:
     if text == "~" or text.startswith("~/"):
         home = env.get("HOME")
-        return Path(home, text[2:]) if home else Path(text).expanduser()
+        return Path(home, text[2:]) if home else Path(os.path.expanduser(text))  # noqa: PTH111 - never raises
     return Path(text)
 
 

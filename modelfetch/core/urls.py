@@ -17,6 +17,7 @@ _PUBLIC_FIELDS = frozenset(
 )
 """Query fields whose values select a file and are shown."""
 
+_REDACTED = "redacted-"
 _SHORT = 8
 """Greatest length of a value that is too short to be a secret, unless its name looks like a credential's."""
 
@@ -36,10 +37,15 @@ _PATH_PARAMETER = re.compile(
 
 _PATH_TOKEN = re.compile(
     r"(?<=/)(?:(?:hf_|gh[opusr]_|github_pat_|glpat-)[\w-]{20,}|eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+)(?=/|\Z)"
+    r"|(?<=/)(?:[\w-]*[_-])?(?:token|secret|sig|signature|hdnt[ls]|hdnea)(?:=|:|%3[AD])[^/]{8,}"
     r"|(?<=/p/)[\w-]{20,}(?=/n/)|(?<=/token/)[^/]{8,}(?=/)",
-    re.ASCII,
+    re.ASCII | re.IGNORECASE,
 )
 """A segment of a path that is a token: one that shows what it is, or the one of Oracle's pre-authenticated requests."""
+
+_IN_TEXT = re.compile(r"""(https?:/{1,2}(?!/))(?![^\s/]*(?-i:USER|HOST))([^\s'"`]+)""", re.IGNORECASE)
+_USER = re.compile(r"\A(?:[^/?#@]*@|(?!\[)[^/?#:]*:(?!\d{1,5}(?:[/?#:,.;)]|\Z)|\Z)[^/?#]+)")
+"""User and password at the beginning of what follows ``https://``, also if the rest of the address was cut off."""
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -108,6 +114,11 @@ def display_url(text: str) -> str:
     return f"{address}?{'&'.join(_displayed(field, text) for field in query.split('&'))}" if mark else address
 
 
+def hide_secrets(message: str) -> str:
+    """Return a message with each http address in it as `display_url` shows it: users paste them in wrong places."""
+    return _IN_TEXT.sub(lambda found: found[1] + display_url(f"http://{_USER.sub('', found[2])}")[7:], message)
+
+
 def without_secret_parameters(path: str) -> str:
     """Return a path without its tokens, and without its parameters that may be secrets, for names of files."""
     path = _PATH_TOKEN.sub("redacted", path)
@@ -125,6 +136,8 @@ def _displayed(field: str, text: str) -> str:
     if _TOKEN.search(name):
         name, equals = "", ""
     plain = unquote_plus(value)
+    if (value or name).startswith(_REDACTED):
+        return field
     holds_more = "=" in plain or "@" in plain or _TOKEN.search(plain) is not None  # another address, for example
     public = (word in _PUBLIC_FIELDS and not holds_more) or (
         len(value) <= _SHORT and bool(equals) and not _CREDENTIAL.search(word)
@@ -137,7 +150,7 @@ def _displayed(field: str, text: str) -> str:
 
 def _redacted(text: str) -> str:
     """What is shown instead of a secret in a URL: the digits tell different URLs apart."""
-    return f"redacted-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    return f"{_REDACTED}{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def without_credentials(text: str) -> str:
@@ -162,5 +175,5 @@ def credential_fields(text: str) -> tuple[str, ...]:
         if _TOKEN.search(name):
             found.append("one without a name")
         elif (value and _CREDENTIAL.search(name)) or _TOKEN.search(value):
-            found.append(field.partition("=")[0])
+            found.append(name)
     return (*found, "one in its path") if _PATH_TOKEN.search(address) else tuple(found)

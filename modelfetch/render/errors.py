@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from modelfetch.core.urls import hide_secrets
 from modelfetch.errors import ManifestError, ModelfetchError
 from modelfetch.render.out import note
 from modelfetch.render.text import plain
@@ -23,7 +24,8 @@ def report_json(report: Reportable, command: str | None) -> str:
     """A report as JSON, with the hints that `error_lines` shows."""
     values = report.as_dict()
     for error in values["errors"]:
-        error["hint"] = _named(error["hint"] or "", command) or None
+        error["message"] = hide_secrets(error["message"])
+        error["hint"] = hide_secrets(_named(error["hint"] or "", command)) or None
     return json.dumps(values)
 
 
@@ -33,13 +35,13 @@ def error_lines(error: ModelfetchError, command: str | None = None) -> list[str]
     ``command`` replaces the word COMMAND in a hint.
     """
     if isinstance(error, ManifestError):
-        lines = [f"error: {plain(str(problem))}" for problem in error.problems]
+        lines = [f"error: {plain(hide_secrets(str(problem)))}" for problem in error.problems]
     else:
         named = error.model and error.message.startswith((f"{error.model} ", f"{error.model}:"))
         name = f"{error.model}: " if error.model and not named else ""
-        lines = [f"error: {plain(name + error.message)}"]
+        lines = [f"error: {plain(hide_secrets(name + error.message))}"]
     if error.hint:
-        lines.append(f"hint: {plain(_named(error.hint, command))}")
+        lines.append(f"hint: {plain(hide_secrets(_named(error.hint, command)))}")
     return lines
 
 

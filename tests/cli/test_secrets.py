@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.cli.app import run
+from tests.cases import first
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,3 +64,49 @@ def test_a_model_that_a_setting_adds_is_not_named_by_the_query_of_its_address(
     out, err = capfd.readouterr()
     assert [model["name"] for model in json.loads(out)["models"]] == ["y.safetensors"]
     assert PLANTED not in err
+
+
+LINK = f"https://me:{PLANTED}@a.example/x.yaml?token={PLANTED}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sync", "--root", LINK, "m.yaml"],
+        ["adopt", LINK],
+        ["report", "--html", LINK],
+        ["validate", LINK],
+        ["sync", "--manifest", LINK],
+        ["pin", "m.yaml", "--upgrade", LINK],
+        ["prune", "--keep-tier", LINK],
+        ["fetch", "file:///x", "--digest", LINK],
+        ["status", "m.yaml", "--format", LINK],
+        ["sync", "m.yaml", "--chown", LINK],
+        ["sync", "m.yaml", "--consumer-dir", f"comfyui={LINK}"],
+        ["tiers", LINK],
+        [LINK],
+    ],
+    ids=lambda words: " ".join(words).replace(LINK, "LINK"),
+)
+@pytest.mark.parametrize("as_json", first(1, [True, False]))
+def test_a_link_in_a_wrong_place_is_refused_without_its_secret(
+    words: list[str], as_json: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    reports = as_json and words[0] in ("sync", "adopt", "pin", "prune", "fetch", "status")
+    assert run([*words, "--json"] if reports else words) in (2, 78)
+    out, err = capfd.readouterr()
+    assert "planted" not in out + err
+    assert "error: " in err
+    assert sorted(tmp_path.iterdir()) == before, "no folder is named after the address"
+
+
+@pytest.mark.parametrize("variable", ["MODELFETCH_ROOT", "MODELFETCH_STORE", "MODELFETCH_MANIFEST", "MODELFETCH_JOBS"])
+def test_a_link_in_a_variable_of_a_path_is_78_without_its_secret(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, LINK)
+    assert run(["sync", "--json"]) == 78
+    out, err = capfd.readouterr()
+    assert "planted" not in out + err
+    assert variable in err

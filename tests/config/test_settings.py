@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelfetch.config.options import parse_consumer_dir
 from modelfetch.config.secret import CredentialFileError, Secret
 from modelfetch.config.settings import Settings
 from modelfetch.errors import SettingError
@@ -292,6 +293,21 @@ def test_user_paths_are_read_from_the_environment() -> None:
     assert _from(NETRC="/x").netrc == Path("/x")
     assert _from(DOCKER_CONFIG="/d").docker_config == Path("/d/config.json")
     assert _from().cache_path().name == "modelfetch"
+
+
+@pytest.mark.parametrize("home", [None, ""])
+def test_a_user_without_a_home_folder_has_the_paths_of_a_container_without_one(
+    home: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    assert Settings.from_env({}).cache_path() == Path("/.cache/modelfetch")
+    assert Settings.from_env({"MODELFETCH_TIERS_DIR": "~/tiers"}).tiers_dir in (Path("~/tiers"), Path("/tiers"))
+    assert parse_consumer_dir("comfyui=~nobody-of-this-name/x")[1].name == "x"
 
 
 @each(

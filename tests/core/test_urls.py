@@ -6,6 +6,7 @@ from modelfetch.core.urls import (
     below,
     credential_fields,
     display_url,
+    hide_secrets,
     is_loopback,
     redact,
     without_credentials,
@@ -99,6 +100,10 @@ def test_a_secret_in_a_query_is_not_displayed(query: str) -> None:
         "d/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.SECRET-x_y/x.bin",
         "a/p/SECRETabcdefghijklmnop-qrstu_vwxyz/n/space/b/bucket/o/x.bin",
         "get/token/SECRETSECRET/x.bin",
+        "get/access_token=SECRETSECRET/x.bin",
+        "get/token:SECRETSECRET/x.bin",
+        "a/hdnts=exp=1~acl=*~hmac=SECRETSECRET/x.bin",
+        "a/HF_SECRETabcdefghijklmnopqrstuv/../x.bin",
     ],
 )
 def test_a_secret_in_a_path_parameter_is_shown_nowhere(path: str) -> None:
@@ -106,6 +111,7 @@ def test_a_secret_in_a_path_parameter_is_shown_nowhere(path: str) -> None:
     for shown in (display_url(url), redact(url), without_secret_parameters(path.partition("?")[0]), repr(shorten(url))):
         assert "SECRET" not in shown
     assert credential_fields(url) or "some-length" in path
+    assert "SECRET" not in " ".join(credential_fields(url))
     assert display_url(url).startswith("https://h.example/")
     assert display_url(url) != display_url(url.replace("SECRET", "OTHER"))
 
@@ -214,3 +220,28 @@ def test_fields_that_look_like_credentials_are_found(query: str, names: tuple[st
 )
 def test_the_path_of_a_url_below_an_endpoint(url: str, endpoint: str, path: str | None) -> None:
     assert below(url, endpoint) == path
+
+
+@each(
+    ("message", "shown"),
+    [
+        ("found 'https://me:SECRET@h.example/x'", "found 'https://h.example/x'"),
+        ("https:/me:SECRET@h.example/x: no such file", "https:/h.example/x: no such file"),
+        ("found 'https://me:SECR", "found 'https://"),
+        ("https://h.example:80/x, https://[::1]:8/y: z", "https://h.example:80/x, https://[::1]:8/y: z"),
+        ("HTTPS://h.example/x?fileId=1 and /a?token=x", "HTTPS://h.example/x?fileId=1 and /a?token=x"),
+        ("write http://[USER:PASSWORD@]HOST[:PORT]", "write http://[USER:PASSWORD@]HOST[:PORT]"),
+        ("HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT", "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"),
+        ("https://h.example: refused", "https://h.example: refused"),
+    ],
+)
+def test_an_address_in_a_message_shows_no_secret(message: str, shown: str) -> None:
+    assert hide_secrets(message) == shown
+
+
+@given(any_text(max_size=80))
+def test_an_address_that_is_hidden_already_stays_as_it_is(text: str) -> None:
+    hide_secrets(text)
+    message = hide_secrets("x: https://h.example/a;sig=SECRETSECRET/b?token=SECRET&y=1&SECRETSECRET: refused")
+    assert "SECRET" not in message
+    assert hide_secrets(message) == message
