@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 SORTS = ("model", "size", "verified", "path")
 """What entries may be sorted by."""
-_FILTER = re.compile(r"(size|verified|origin|model|for|tier)\s*(>=|<=|=|>|<)\s*(.+)\Z")
+_FILTER_KEYS = ("size", "verified", "origin", "model", "for", "tier")
+_FILTER = re.compile(rf"({'|'.join(_FILTER_KEYS)})\s*(>=|<=|=|>|<)\s*(.+)\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,8 @@ def parse_filter(text: str) -> Callable[[Item], bool]:
     """
     match = _FILTER.match(text.strip())
     if match is None:
-        raise ValueError(f"expected KEY, an operator and a value, such as size>1GB, found {text!r:.80}")
+        keys = ", ".join(_FILTER_KEYS)
+        raise ValueError(f"expected one of {keys}, an operator and a value, such as size>1GB, found {text!r:.80}")
     key, operator, value = match.groups()
     return _test(key, operator, value.strip())
 

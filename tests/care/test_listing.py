@@ -214,10 +214,21 @@ def test_rows_are_sorted_by_the_sum_of_their_files(bench: Bench) -> None:
     assert services("--sort", "size:asc") == ["comfyui", "whisper"]
 
 
-@pytest.mark.parametrize("words", [["--filter", "size"], ["--filter", "size>x"], ["--sort", "colour"]])
-def test_a_filter_that_cannot_be_read_is_wrong_usage(care: Callable[..., Result], words: list[str]) -> None:
-    result = care("list", *words)
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--filter", "size", "expected one of size, verified, origin, model, for, tier, an operator and a value"),
+        ("--filter", "kind=vae", "expected one of size, verified, origin, model, for, tier, an operator and a value"),
+        ("--filter", "size>x", "found 'x'"),
+        ("--sort", "colour", "expected one of model, size, verified, path"),
+    ],
+)
+def test_a_filter_that_cannot_be_read_is_wrong_usage(
+    care: Callable[..., Result], option: str, value: str, message: str
+) -> None:
+    result = care("list", option, value)
     assert (result.code, result.codes()) == (2, ["usage"])
+    assert message in result.err
     assert "hint:" in result.err
 
 
