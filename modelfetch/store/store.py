@@ -249,7 +249,7 @@ class Store:
         digests: dict[str, Digest],
         chunks: tuple[str, ...],
         *,
-        durable: bool = False,
+        fsync: bool = True,
         state: os.stat_result | None = None,
         mode: int | None = BLOB_MODE,
         ensure_owned: Callable[[], None] = lambda: None,
@@ -263,7 +263,7 @@ class Store:
             fd: The same file, open.
             digests: By algorithm, ``sha256`` among them.
             chunks: The xxh3 of each chunk.
-            durable: Whether the data is already durable.
+            fsync: Whether to wait until the data is on the disk.
             state: The file's state when it was hashed, if others may write to it; its current state by default.
             mode: Its new mode; None leaves it unchanged, for a file that belongs to another owner too.
             ensure_owned: Called right before the rename; raises if another process has taken over the work.
@@ -282,7 +282,7 @@ class Store:
             return kept
         folder = self.folder("blobs", "sha256", sha256.hex[:2])
         with translated(part, doing="storing"):
-            if not durable:
+            if fsync:
                 try_fsync(fd, refused=self.refused)
             if mode is not None:
                 try_chmod(fd, mode, refused=self.refused)

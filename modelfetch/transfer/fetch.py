@@ -328,7 +328,7 @@ class _Transfer:
                 partial.fd,
                 digests,
                 partial.chunks(),
-                durable=not self._context.tuning.durable,
+                fsync=self._context.tuning.durable,
                 ensure_owned=self._held.ensure_owned,
             )
         except (DiskError, DestinationError):
