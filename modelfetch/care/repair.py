@@ -32,7 +32,7 @@ from modelfetch.store.ingest import LINK_AT_LEAST
 from modelfetch.store.locks.lock import LockLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from modelfetch.core.report import Report
@@ -236,19 +236,16 @@ def _restore(findings: Sequence[Finding], right: _Bytes | None, session: Session
     for finding in findings:
         if finding.item is not None and finding.item.consumer is not None:
             by_consumer[finding.item.consumer].append(finding.item)
-    tree = session.inspector.tree
     for consumer, items in by_consumer.items():
         try:
             with session.placer.locked(consumer, doing="restoring in") as (book, writer):
-                _restore_items(items, right, book, writer, tree)
+                _restore_items(items, right, book, writer)
         except (LockLostError, ChangedMeanwhileError):
-            path = tree.path(items[0].path or "")
+            path = session.inspector.tree.path(items[0].path or "")
             raise DiskError(f"{path} was changed while it was restored", hint="run it again") from None
 
 
-def _restore_items(
-    items: Sequence[Item], right: _Bytes | None, book: ReceiptBook, writer: ConsumerWriter, tree: RootTree
-) -> None:
+def _restore_items(items: Sequence[Item], right: _Bytes | None, book: ReceiptBook, writer: ConsumerWriter) -> None:
     """Write the right bytes to each path of a consumer, under its lock."""
     entries: dict[str, Entry] = {}
     for item in items:
@@ -256,7 +253,7 @@ def _restore_items(
         if entry is None or entry != item.entry:
             continue  # another process placed something else meanwhile
         book.claim({item.path or "": entry.claim} if entry.made else {})
-        made = _write_persistently(item, entry, right, writer, tree)
+        made = _persistently(partial(_write, item, entry, right, writer))
         seen, how = made.seen, made.how if entry.made else entry.how
         entries[item.path or ""] = replace(entry, size=seen.size, mtime_ns=seen.mtime_ns, how=how, target=seen.target)
     writer.sync()
@@ -265,16 +262,16 @@ def _restore_items(
         book.write(writer.confirm)
 
 
-def _write_persistently(item: Item, entry: Entry, right: _Bytes | None, writer: ConsumerWriter, tree: RootTree) -> Made:
-    """Write as `_write` does, again if the file changed meanwhile: a rename on an overlay may change its inode."""
+def _persistently(write: Callable[[], Made]) -> Made:
+    """Call ``write``, again if the file changed meanwhile: a rename on an overlay may change its inode."""
     for _ in range(_TRIES - 1):
         with contextlib.suppress(ChangedMeanwhileError):
-            return _write(item, entry, right, writer, tree)
-    return _write(item, entry, right, writer, tree)
+            return write()
+    return write()
 
 
-def _write(item: Item, entry: Entry, right: _Bytes | None, writer: ConsumerWriter, tree: RootTree) -> Made:
-    path = item.path or ""
+def _write(item: Item, entry: Entry, right: _Bytes | None, writer: ConsumerWriter) -> Made:
+    path, tree = item.path or "", writer.tree
     over: PathStat | None = tree.lstat(path)
     if over is not None and _is_changed(item, over, tree):  # it may be the user's work
         writer.displace(path)

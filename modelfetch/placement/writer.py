@@ -73,7 +73,7 @@ class ConsumerWriter:
         check: Callable[[], None],
         refused: fs.RefusalReporter,
     ) -> None:
-        self._tree = tree
+        self.tree = tree
         self._own = RootTree(own)
         self._consumer = consumer
         self._owner = owner
@@ -135,7 +135,7 @@ class ConsumerWriter:
                 os.symlink(text, name, dir_fd=folder)
             except OSError as error:
                 if error.errno in _NO_SYMLINK:
-                    raise _no_symlink_error(self._tree.path(path), error) from None
+                    raise _no_symlink_error(self.tree.path(path), error) from None
                 raise
             return Made(how="symlink", seen=PathStat.of(os.lstat(name, dir_fd=folder), target=text))
 
@@ -154,7 +154,7 @@ class ConsumerWriter:
         """
         self.confirm()
         day = datetime.now(UTC).strftime("%Y-%m-%d")
-        with self._tree.parent(path) as (folder, name):
+        with self.tree.parent(path) as (folder, name):
             for attempt in itertools.count(1):
                 aside = f"displaced/{day if attempt == 1 else f'{day}.{attempt}'}/{path}"
                 if self._moved_to(aside, name, folder, path):
@@ -178,7 +178,7 @@ class ConsumerWriter:
             OSError: The disk failed.
         """
         for folder in self._touched:
-            with contextlib.suppress(FileNotFoundError), self._tree.folder(folder) as fd:
+            with contextlib.suppress(FileNotFoundError), self.tree.folder(folder) as fd:
                 fs.try_fsync(fd)
         self._touched.clear()
 
@@ -186,7 +186,7 @@ class ConsumerWriter:
         """Remove temporary files of killed runs from modelfetch's folders and the given ones, each once per run."""
         own = ("", self._scratch, "receipts", "journal", "noop", "locks")
         below = dict.fromkeys(("", self._consumer, *folders))
-        for tree, folder in [*((self._own, name) for name in own), *((self._tree, name) for name in below)]:
+        for tree, folder in [*((self._own, name) for name in own), *((self.tree, name) for name in below)]:
             if (tree, folder) in self._swept:
                 continue
             self._swept.add((tree, folder))
@@ -219,7 +219,7 @@ class ConsumerWriter:
 
         ``in_place``: ``make`` is atomic and never replaces, so a new file needs no temporary name.
         """
-        with self._tree.parent(path, make=self._finish_folder) as (folder, name):
+        with self.tree.parent(path, make=self._finish_folder) as (folder, name):
             self._touched.add(path.rpartition("/")[0])
             if over is None and in_place:
                 self.confirm()
@@ -269,7 +269,7 @@ class ConsumerWriter:
         outside the folders that it loads from; if ``parent`` is yet another mount, ``parent`` itself.
         """
         if parent not in self._workspaces:
-            candidates = ((self._own, self._scratch), (self._tree, self._consumer), (self._tree, parent))
+            candidates = ((self._own, self._scratch), (self.tree, self._consumer), (self.tree, parent))
             self._workspaces[parent] = next(c for c in candidates if c[1] == parent or self._renames(*c, folder))
         return self._workspaces[parent]
 
@@ -316,7 +316,7 @@ class ConsumerWriter:
             elif seen.regular:
                 self._copy_aside(name, folder, own_name, own)
             else:
-                raise _unmovable_error(self._tree.path(path)) from None
+                raise _unmovable_error(self.tree.path(path)) from None
             if not _is_still(seen, name, folder):  # a copy takes minutes
                 os.unlink(own_name, dir_fd=own)
                 raise ChangedMeanwhileError(path) from None
@@ -355,7 +355,7 @@ class ConsumerWriter:
         fs.try_chmod(fd, fs.DIRECTORY_MODE)
 
     def _warn_no_link(self, blob: Path, error: OSError) -> None:
-        user, here, there = os.geteuid(), find_mount(blob.parent), find_mount(self._tree.path(self._consumer))
+        user, here, there = os.geteuid(), find_mount(blob.parent), find_mount(self.tree.path(self._consumer))
         if error.errno in (errno.EPERM, errno.EACCES) and user not in (0, owner := blob.stat().st_uid):
             message = f"hardlinks of blobs of uid {owner} are refused to uid {user} ({error.strerror})"
         elif here != there or error.errno == errno.EXDEV:

@@ -111,7 +111,7 @@ class CivitaiSource(Source[CivitaiUri]):
                 response,
                 str(uri),
                 size=wanted.size,
-                pinned=pinned or wanted.digest is not None,
+                pinned=pinned,
                 digest=wanted.digest,
                 login=self._needs_token(uri, code="login-page", rejected=sent),
                 weights=wanted.kind in WEIGHT_KINDS,

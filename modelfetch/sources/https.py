@@ -45,14 +45,12 @@ class HttpsSource(Source[HttpUri]):
                 raise _refused(response)
             check_file(response, uri.url, what=str(uri), uri=str(uri))
             name = _name(uri, response.headers) or wanted.filename
-            path = "" if wanted.kind in WEIGHT_KINDS else name or ""  # weights are never a page
-            pinned, weights = wanted.digest is not None, wanted.kind in WEIGHT_KINDS
+            weights = wanted.kind in WEIGHT_KINDS
             refuse_page(
                 response,
                 str(uri),
-                path=path,
+                path="" if weights else name or "",  # weights are never a page
                 size=wanted.size,
-                pinned=pinned,
                 digest=wanted.digest,
                 weights=weights,
                 fills_size=wanted.fills_size,

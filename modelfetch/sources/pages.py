@@ -64,7 +64,7 @@ def refuse_page(
         uri: The file's URI.
         path: The file's name; a file that is itself a web page is accepted.
         size: The expected size in bytes, if known.
-        pinned: Whether a digest identifies the file.
+        pinned: Whether a digest of the source identifies the file; ``digest`` does too.
         digest: The manifest's digest of the file; without ``size``, a page of this digest is the file.
         weights: Whether it is model weights, whatever its name.
         fills_size: Whether its size will be pinned, so that the start of weights is checked.
@@ -74,7 +74,7 @@ def refuse_page(
         CredentialsError: It is a login page (``login-page``).
         NotAModelError: It is another page.
     """
-    shown, weights = display_url(uri), weights or is_weights(path)
+    shown, weights, pinned = display_url(uri), weights or is_weights(path), pinned or digest is not None
     if fills_size and weights and (error := _replacement(response, path)) is not None:
         raise error.about(uri=shown)
     if not is_html(response.headers):

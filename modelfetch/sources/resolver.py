@@ -114,13 +114,11 @@ class Sources:
                 if error is not None:
                     raise error
             path = "" if artifact.weights else artifact.path
-            pinned = artifact.digest is not None
             refuse_page(
                 response,
                 artifact.uri,
                 path=path,
                 size=artifact.size,
-                pinned=pinned,
                 digest=artifact.digest,
                 weights=artifact.weights,
             )
