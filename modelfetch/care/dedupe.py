@@ -14,7 +14,6 @@ import secrets
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.care.collections import CollectionFile, find_candidates, kind_of
@@ -28,6 +27,7 @@ from modelfetch.store.ingest import add_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from modelfetch.core.report import Report
     from modelfetch.pipeline.session import Session
@@ -272,11 +272,7 @@ def _make(keeper: Path, before: os.stat_result, folder: int, temporary: str) -> 
     Returns:
         Why it is not possible, or None.
     """
-    target = Path(f"/proc/self/fd/{folder}", temporary)
-    if fs.try_reflink(keeper, target):
-        fs.try_chown(target, (before.st_uid, before.st_gid))
-        fs.try_chmod(target, before.st_mode & 0o7777)
-        os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    if _reflink(keeper, before, folder, temporary):
         return None
     if (reason := _why_no_hardlink(keeper.lstat(), before)) is not None:
         return reason
@@ -285,6 +281,27 @@ def _make(keeper: Path, before: os.stat_result, folder: int, temporary: str) -> 
     except OSError:
         return _NOT_SHARED
     return None
+
+
+def _reflink(keeper: Path, before: os.stat_result, folder: int, temporary: str) -> bool:
+    """Create the replacement as a reflink; by its descriptor, since others may replace its name by a link."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with (
+            fs.closing(fs.open_regular(keeper)) as source,
+            fs.closing(os.open(temporary, flags, fs.PRIVATE_MODE, dir_fd=folder)) as target,
+        ):
+            if fs.clone_descriptor(source, target):
+                fs.try_chown(target, (before.st_uid, before.st_gid))
+                fs.try_chmod(target, before.st_mode & 0o7777)
+                os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+                return True
+    except OSError as error:
+        if error.errno in fs.DISK_FULL:
+            raise
+    with contextlib.suppress(OSError):
+        os.unlink(temporary, dir_fd=folder)
+    return False
 
 
 def _why_no_hardlink(blob: os.stat_result, before: os.stat_result) -> str | None:

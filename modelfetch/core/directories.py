@@ -107,9 +107,10 @@ def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:
             if not folder.is_dir():
                 raise
             continue  # another process created it first
-        try_chmod(folder, DIRECTORY_MODE)
-        if owner:
-            try_chown(folder, owner)
+        with closing(os.open(folder, _OPEN_FOLDER)) as fd:  # not a link that others have put in its place
+            try_chmod(fd, DIRECTORY_MODE)
+            if owner:
+                try_chown(fd, owner)
 
 
 def sync_directory(path: Path) -> None:

@@ -66,14 +66,17 @@ class RefusalReporter:
             self._sink(Notice(level="warning", message=message))
 
 
-def try_chmod(target: int | Path, mode: int, *, refused: Refused = ignore_refusal) -> None:
-    """Change the mode of a file or folder if the file system supports it; raises any OSError but a refusal."""
-    _try("chmod", lambda: os.chmod(target, mode), (*_NOT_SUPPORTED, *REFUSED), refused)  # noqa: PTH101 - may be an fd
+def try_chmod(fd: int, mode: int, *, refused: Refused = ignore_refusal) -> None:
+    """Change the mode of an open file or folder if the file system supports it; raises any OSError but a refusal.
+
+    By its descriptor, for others may put a link in the place of a name.
+    """
+    _try("chmod", lambda: os.chmod(fd, mode), (*_NOT_SUPPORTED, *REFUSED), refused)
 
 
-def try_chown(target: int | Path, owner: tuple[int, int], *, refused: Refused = ignore_refusal) -> None:
-    """Change the owner (uid, gid) if the file system supports it; raises any OSError but a refusal."""
-    _try("chown", lambda: os.chown(target, *owner), (*_NOT_SUPPORTED, *REFUSED), refused)
+def try_chown(fd: int, owner: tuple[int, int], *, refused: Refused = ignore_refusal) -> None:
+    """Change the owner (uid, gid) of an open file or folder; raises as `try_chmod`."""
+    _try("chown", lambda: os.chown(fd, *owner), (*_NOT_SUPPORTED, *REFUSED), refused)
 
 
 def try_fsync(fd: int, *, refused: Refused = ignore_refusal) -> None:

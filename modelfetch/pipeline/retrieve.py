@@ -319,9 +319,11 @@ def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
     with contextlib.suppress(OSError):
         temp_files.sweep_temporaries(target.parent, stem="fetch")
     try:
-        if not fs.try_reflink(blob.path, temporary):
-            fs.copy_bytes(blob.path, temporary)
-        temporary.chmod(fs.mode_of_new_file())
+        with fs.closing(fs.open_regular(blob.path)) as source, temporary.open("xb") as file:
+            if not fs.clone_descriptor(source, file.fileno()):
+                fs.copy_descriptor(source, file.fileno())
+            # By the descriptor: others may replace the name by a link, if they may write to this folder.
+            fs.finish_file(file.fileno(), mode=fs.mode_of_new_file())
         _rename(temporary, target, force=force)
     finally:
         temporary.unlink(missing_ok=True)
@@ -331,7 +333,8 @@ def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
 def _has_moved(blob: Blob, target: Path, *, force: bool) -> bool:
     """Move the blob itself to ``target``; False if that is not possible."""
     with contextlib.suppress(OSError):
-        blob.path.chmod(fs.mode_of_new_file())
+        with fs.closing(fs.open_regular(blob.path)) as fd:
+            os.fchmod(fd, fs.mode_of_new_file())
         _rename(blob.path, target, force=force)
         return True
     return False

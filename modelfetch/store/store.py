@@ -390,8 +390,13 @@ class Store:
         return True
 
     def is_foreign(self) -> bool:
-        """Return whether the folder has content that does not come from a store of modelfetch."""
+        """Return whether the folder has content that does not come from a store of modelfetch, or is another user's.
+
+        Another user could have put links to any folder in it. Who owns the folder above may do so anyway.
+        """
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            return True
+        if self.path.is_dir() and self.path.stat().st_uid not in (os.geteuid(), self.path.parent.stat().st_uid):
             return True
         # The tag comes first and goes last, so a folder of a killed run may have a part of it, or be empty.
         return self.path.is_dir() and _read_tag(self.path) is None and any(self.path.iterdir())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from modelfetch.care import dedupe
 from modelfetch.cli.app import run
 from modelfetch.core import directories, fs
 from tests.care.test_adopt import collection, state
+from tests.cases import first
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 DATA = bytes(range(256)) * 8192
 
 
-def clone(source: Path, target: Path) -> bool:
-    shutil.copyfile(source, target)
+def clone(source: int, target: int) -> bool:
+    fs.copy_descriptor(source, target)
     return True
 
 
@@ -72,7 +72,7 @@ def test_who_may_read_a_file_stays_the_same(
     shared: bool,
 ) -> None:
     monkeypatch.setattr("modelfetch.store.ingest.try_reflink", lambda *_: False)
-    monkeypatch.setattr(fs, "try_reflink", lambda *_: False)
+    monkeypatch.setattr(fs, "clone_descriptor", lambda *_: False)
     monkeypatch.setattr(fs, "can_reflink", lambda *_: False)
     for path, mode in zip(twins, modes, strict=True):
         path.chmod(mode)
@@ -89,7 +89,7 @@ def test_a_reflink_keeps_mode_and_time(
     bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = [state(path)[:4] for path in twins]
-    monkeypatch.setattr(fs, "try_reflink", clone)
+    monkeypatch.setattr(fs, "clone_descriptor", clone)
     care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
     assert [state(path)[:4] for path in twins] == before
 
@@ -147,10 +147,32 @@ def test_a_folder_that_becomes_a_link_meanwhile_leads_nowhere(
 
     monkeypatch.setattr(dedupe, "_make", move_first)
     if shares:
-        monkeypatch.setattr(fs, "try_reflink", clone)
+        monkeypatch.setattr(fs, "clone_descriptor", clone)
     care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
     assert list(elsewhere.iterdir()) == []
     assert (folder.with_name("moved") / max(twins).name).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("at", first(1, ["chown", "chmod", "utime"]))
+def test_no_other_file_gets_the_mode_owner_or_time_of_a_reflink_that_became_a_link(
+    bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """As root, where the owner of the folder could name any file."""
+    victim = bench.folder / "victim"
+    victim.write_bytes(b"private")
+    victim.chmod(0o600)
+    before, change = state(victim), getattr(os, at)
+
+    def swap_first(*given: Any, **named: Any) -> None:
+        for path in bench.folder.rglob(".modelfetch-dedupe-*"):
+            path.unlink()
+            path.symlink_to(victim)
+        change(*given, **named)
+
+    monkeypatch.setattr(fs, "clone_descriptor", clone)
+    monkeypatch.setattr(os, at, swap_first)
+    care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
+    assert state(victim) == before
 
 
 def test_leftovers_of_a_killed_run_are_removed_only_if_their_bytes_are_kept(

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -64,6 +64,23 @@ def test_new_folders_get_their_mode_for_any_umask_and_existing_ones_keep_theirs(
         os.umask(before)
     modes = [stat.S_IMODE((tmp_path / path).stat().st_mode) for path in ("there", "there/a", "there/a/b")]
     assert modes == [0o700, 0o755, 0o755]
+
+
+def test_a_new_folder_that_becomes_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root, this would give any folder another mode and owner."""
+    victim, mkdir = tmp_path / "victim", Path.mkdir
+    victim.mkdir()
+    victim.chmod(0o700)
+
+    def then_swap(self: Path, **named: Any) -> None:
+        mkdir(self, **named)
+        self.rmdir()
+        self.symlink_to(victim)
+
+    monkeypatch.setattr(Path, "mkdir", then_swap)
+    with pytest.raises(OSError, match="new"):
+        directories.make_directory(tmp_path / "new", owner=(os.geteuid(), os.getegid()))
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o700
 
 
 def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from blake3 import blake3
@@ -437,6 +438,22 @@ def test_other_files_in_a_store_are_foreign(tmp_path: Path, kind: str) -> None:
         path.mkdir()
         (path / ("CACHEDIR.TAG" if kind == "other tag" else "mine")).write_text("Signature: another's")
     assert Store(path).is_foreign()
+
+
+def test_a_store_of_another_user_is_foreign_unless_the_folder_above_is_theirs_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that all may write, such as `/tmp`, it could hold links to any folder."""
+    store.add_bytes(DATA)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert not store.is_foreign()
+    found, parent = Path.stat, store.path.parent
+
+    def of_third(self: Path, **named: Any) -> Any:
+        return SimpleNamespace(st_uid=6789) if self == parent else found(self, **named)
+
+    monkeypatch.setattr(Path, "stat", of_third)
+    assert store.is_foreign()
 
 
 def test_a_store_and_an_empty_folder_are_not_foreign(store: Store) -> None:

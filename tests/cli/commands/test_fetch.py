@@ -13,6 +13,7 @@ import pytest
 from modelfetch.cli.app import run
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
+from modelfetch.pipeline import retrieve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +75,28 @@ def test_a_cache_may_be_spread_over_several_file_systems(
         file = Path(capsys.readouterr().out.strip())
         assert file.read_text() == "{}"
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("words", [[], ["--force"]])
+def test_no_other_file_gets_the_mode_of_a_new_file_that_became_a_link(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root, in a folder that others may write."""
+    victim, source, chmod = tmp_path / "victim", tmp_path / "source.json", os.chmod
+    victim.write_text("private")
+    victim.chmod(0o600)
+    source.write_text("{}")
+
+    def swap_first(path: Any, mode: int, **named: Any) -> None:
+        for new in tmp_path.glob("out/.modelfetch-fetch-*"):
+            new.unlink()
+            new.symlink_to(victim)
+        chmod(path, mode, **named)
+
+    monkeypatch.setattr(os, "chmod", swap_first)
+    monkeypatch.setattr(retrieve, "_has_moved", lambda *_, **__: False)
+    run(["fetch", source.as_uri(), "-o", str(tmp_path / "out/x.json"), *words])
+    assert victim.stat().st_mode & 0o777 == 0o600
 
 
 def test_another_digest_upstream_gets_no_hint_about_a_manifest(
