@@ -61,13 +61,13 @@ _DIRECTORY_ENTRY = b"PK\1\2"
 _TAR_HEADERS = 2**20  # bytes of a tar's headers that are read: long names, PAX records and maps of holes take much more
 _USUAL_HEADERS = 4096  # bytes that each file of a tar may add to that
 _MAX_RECORDS = 1000  # PAX records that apply to all files of a tar; each file gets a copy of them
-_EFFORT = 2**29  # bytes: what is decompressed to search an archive, and `_OPCODE` for each opcode
-_OPCODE = 1000
+_EFFORT = 2**29  # bytes: what is decompressed to search an archive, and for other work as many as take the same time
+_OPCODE, _PARSED = 1000, 50  # for an opcode, and for a byte of an array's header
 _UNREADABLE = "can't be read, and may hold a pickle"
 _TORCH_PICKLE = re.compile(r"(?:[^/]*/)?data\.pkl")
 _TORCH_VERSION = re.compile(r"[^/]*/(?:\.data/)?version")
 _NUMPY = b"\x93NUMPY"
-_NUMPY_HEADER = 128 * 1024  # bytes; one of version 1 has at most 64 KiB
+_NUMPY_HEADER = 10_000  # bytes of the longest header that numpy reads where pickles are not allowed
 _NUMBERS = re.compile(r"[<>=|]?[biufcmMSUV?]\d*(?:\[\w+\])?")  # a type of numpy that can't hold objects
 _OLD_INTEGER = re.compile(r"(\d)L\b")  # as Python 2 wrote it
 
@@ -170,10 +170,14 @@ def _array_header(head: bytes) -> tuple[int, int]:
     return start, start + int.from_bytes(head[start - width : start], "little")
 
 
-def _is_array_of_objects(read_at: ReadAt) -> bool:
+def _is_array_of_objects(read_at: ReadAt, effort: _Effort | None = None) -> bool:
     """Whether numpy would unpickle an array; one whose types can't be read counts as such."""
     start, end = _array_header(read_at(0, 12))
-    text = read_at(0, min(end, _NUMPY_HEADER))[start:].decode("utf-8", "replace")
+    if end - start > _NUMPY_HEADER:
+        return True
+    if effort is not None:
+        effort.spend((end - start) * _PARSED)
+    text = read_at(0, end)[start:].decode("utf-8", "replace")
     try:
         return not _are_numbers(ast.literal_eval(_OLD_INTEGER.sub(r"\1", text.strip()))["descr"])
     except (SyntaxError, ValueError, TypeError, KeyError, MemoryError, RecursionError):
@@ -241,7 +245,7 @@ def _is_plain_pickle(size: int, read_at: ReadAt, window: int = _WINDOW, effort: 
     """Whether bytes are a pickle or an array of objects, neither compressed nor in an archive."""
     start = read_at(0, len(_NUMPY))
     if start == _NUMPY:
-        return _is_array_of_objects(read_at)
+        return _is_array_of_objects(read_at, effort)
     reader = _OpcodeReader(size, read_at, window)
     found = start.startswith(_ZFILE) or reader.run() is PickleVerdict.YES
     if effort is not None:
@@ -485,7 +489,8 @@ def _tar_members(size: int, read_at: ReadAt, _effort: _Effort) -> Iterator[Membe
                 raise _UnreadableError(_too_many())
             if len(archive.pax_headers) > _MAX_RECORDS or info.issparse():
                 raise _UnreadableError(_UNREADABLE)
-            length = info.size if info.isfile() else 0
+            is_file = info.isfile() or info.type not in tarfile.SUPPORTED_TYPES  # tarfile reads an unknown type as one
+            length = info.size if is_file else 0
             yield Member(info.name, length, _part_of(read_at, info.offset_data, length))
             file.left += _USUAL_HEADERS
             archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps them all

@@ -222,6 +222,12 @@ def test_a_tar_that_torch_wrote_is_found() -> None:
     assert not found(tarred({"notes.txt": b"Only text.\n"}))
 
 
+@each("kind", [b"\0", b"0", b"7", b"Z"])
+def test_a_file_of_any_type_in_a_tar_is_read(kind: bytes) -> None:
+    assert found(tar_member(pickle.dumps(Runs(), 0), kind))
+    assert not found(tar_member(b"Only text.\n", kind))
+
+
 def array(header: str, data: bytes, version: int = 1) -> bytes:
     length = len(header).to_bytes(2 if version == 1 else 4, "little")
     return b"\x93NUMPY" + bytes((version, 0)) + length + header.encode() + data
@@ -261,6 +267,8 @@ def test_an_object_type_behind_many_fields_is_found() -> None:
         "[('a', [('b', 'O')])]",
         "unknown",
         "(" * 500 + "'<f4'" + ",)" * 500,
+        "-" * 9000 + "1",
+        "'<f4'" + " " * 10_000,
     ],
 )
 def test_a_type_that_may_hold_objects_counts_as_a_pickle_in_any_spelling(descr: str) -> None:
