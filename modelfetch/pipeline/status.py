@@ -22,6 +22,7 @@ from modelfetch.placement import State, wanted_digest
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.ollama_manifests import is_newer
 from modelfetch.placement.receipts import Receipt, read_receipts
+from modelfetch.store.ingest import LINK_AT_LEAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -129,7 +130,7 @@ def _states_of(placement: Placement, receipt: Receipt, session: Session) -> Iter
     """Yield the state of a path, or of each changed file of an archive that is unpacked there."""
     with os_errors.translated(placement.path, doing="can't examine"):
         state = session.inspector.state(placement, receipt, wanted_digest(placement))
-        touched = state is State.CHANGED and _is_touched(placement, receipt, session)
+        touched = state is State.CHANGED and _is_touched(placement.path, receipt, wanted_digest(placement), session)
     if state is State.MISSING and session.inspector.may_be_missing(placement.path):
         return
     if is_newer(placement.path) and _is_requested_tag(placement, session):
@@ -137,7 +138,9 @@ def _states_of(placement: Placement, receipt: Receipt, session: Session) -> Iter
     uri = placement.artifact.uri if placement.artifact else None
     if state is not State.READY and (members := _changed_members(placement, receipt, session)):
         for path, one in members.items():
-            yield _PathState(receipt.consumer, path, _word(one), uri)
+            with os_errors.translated(path, doing="can't examine"):
+                touched = one is State.CHANGED and _is_touched(path, receipt, None, session)
+            yield _PathState(receipt.consumer, path, "touched" if touched else _word(one), uri)
         return
     recorded = state is not State.MISSING or placement.path in receipt.entries
     yield _PathState(receipt.consumer, placement.path, "touched" if touched else _word(state), uri, recorded)
@@ -161,30 +164,29 @@ def _is_requested_tag(placement: Placement, session: Session) -> bool:
     return wanted is not None and session.inspector.is_same_manifest(placement.path, wanted)
 
 
-def _is_touched(placement: Placement, receipt: Receipt, session: Session) -> bool:
+def _is_touched(path: str, receipt: Receipt, wanted: Digest | None, session: Session) -> bool:
     """Whether a file differs from its receipt only in its mtime, which Ollama updates on blobs that it reuses.
 
-    Such a file is trusted if it is a hardlink of the store's blob, and so was not replaced, or a blob of Ollama, which
-    checks its blobs itself. `sync` and `verify` hash it; `status` does not. A manifest that Ollama encoded again is
-    read, since it is small.
+    A small file is read. A large one is trusted if it is a hardlink of the store's blob, and so was not replaced, or a
+    blob of Ollama, which checks its blobs itself: `sync` and `verify` hash it. A manifest may be encoded differently.
     """
-    entry = receipt.entries.get(placement.path)
-    seen = session.inspector.tree.lstat(placement.path)
-    wanted = wanted_digest(placement)
+    entry, inspector = receipt.entries.get(path), session.inspector
+    seen = inspector.tree.lstat(path)
     if entry is None or entry.digest is None or seen is None or not seen.regular:
         return False
-    if wanted is not None and entry.digest != str(wanted):
+    if (wanted is not None and entry.digest != str(wanted)) or inspector.is_damaged(path, seen):
         return False
-    if session.inspector.is_damaged(placement.path, seen):
-        return False
-    if wanted is not None and session.inspector.is_same_manifest(placement.path, wanted):
+    if wanted is not None and inspector.is_same_manifest(path, wanted):
         return True
+    digest = Digest.parse(entry.digest)
     if seen.size != entry.size:
         return False
-    if placement.path.startswith(_OLLAMA_BLOBS):
+    if seen.size < LINK_AT_LEAST:
+        return inspector.has_digest(path, digest)
+    if path.startswith(_OLLAMA_BLOBS):
         return True
     try:
-        blob = session.store.blob_path(Digest.parse(entry.digest)).stat()
+        blob = session.store.blob_path(digest).stat()
     except OSError:
         return False
     return inode_of(blob) == seen.inode

@@ -177,6 +177,18 @@ class Inspector:
         check = self._damage.get(path)
         return check is not None and seen is not None and check.applies_to(seen.size, seen.mtime_ns)
 
+    def has_digest(self, path: str, digest: Digest) -> bool:
+        """Whether a path is a regular file with a digest, whatever its date; reads the file.
+
+        Raises:
+            DestinationError: Its path leads outside ROOT.
+            OSError: It can't be read.
+        """
+        seen = self.tree.lstat(path)
+        with contextlib.suppress(_ChangedError):
+            return seen is not None and seen.regular and self._hash(path, seen, digest.algorithm) == digest
+        return False
+
     def is_same_manifest(self, path: str, wanted: Digest) -> bool:
         """Whether a path is a manifest of Ollama with the content of the stored one with the digest ``wanted``."""
         return self._store is not None and is_same_manifest(self.tree, self._store, path, wanted)

@@ -185,6 +185,25 @@ def test_a_touched_file_is_ready_and_sync_hashes_it_again(bench: Bench, entry: A
     assert "re-checked" not in formats(bench, manifest)["table"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    first(2, ["whisper/hub/models--*/refs/main", "whisper/nltk_data/punkt_tab/README", "ollama/models/blobs/sha256-*"]),
+)
+def test_a_small_file_is_read_if_its_date_changed(bench: Bench, name: str) -> None:
+    manifest = bench.manifest(whisper(bench), archive(bench), ollama(bench))
+    assert bench.run("sync", manifest).code == 0
+    path = min(bench.root.glob(name), key=lambda path: path.stat().st_size)
+    touch(path)
+    shown = formats(bench, manifest)
+    assert bench.run("status", manifest).code == 0
+    assert f"touched: {path.relative_to(bench.root)}" in shown["table"]
+    assert 'modelfetch_ready{tier="test"} 1' in shown["prom"]
+    path.chmod(0o644)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert bench.run("status", manifest).code == 1
+    assert f"changed: {path.relative_to(bench.root)}" in formats(bench, manifest)["table"]
+
+
 def test_another_file_of_the_same_size_is_changed(bench: Bench) -> None:
     manifest = bench.manifest(vae(bench))
     assert bench.run("sync", manifest).code == 0
