@@ -35,7 +35,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """A reference to content: its type, digest (sha256) and size in bytes."""
+    """A reference to content: its type (empty if it gives none), digest (sha256) and size in bytes."""
 
     media_type: str
     digest: Digest
@@ -93,10 +93,13 @@ def parse_manifest(content: bytes, media_type: str = "") -> Image | ImageIndex:
         return ImageIndex(
             media_type=kind or OCI_INDEX, digest=Digest.sha256(content), content=content, children=children
         )
-    if document.get("schemaVersion") != 2:
+    if document.get("schemaVersion", 2) != 2:
         raise _unsupported(f"expected schemaVersion 2, found {_shown(document.get('schemaVersion'))}")
-    layers = _descriptors(document.get("layers"), "layers", MAX_LAYERS)
-    config = _descriptor(document["config"], "config") if document.get("config") is not None else None
+    listed = "layers" if "layers" in document else "blobs"  # the drafts of OCI 1.1 had artifacts with `blobs`
+    layers = _descriptors(document.get(listed), listed, MAX_LAYERS)
+    if layers == () and "schemaVersion" not in document:
+        raise _unsupported("it has neither layers nor a schemaVersion")
+    config = _descriptor(document["config"], "config") if document.get("config") else None
     image = Image(
         media_type=kind or OCI_MANIFEST,
         digest=Digest.sha256(content),
@@ -132,7 +135,7 @@ def _descriptor(entry: Any, where: str) -> Descriptor:
     size = entry.get("size")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_SIZE:
         raise _unsupported(f"{where}.size: expected bytes, found {_shown(size)}")
-    kind = entry.get("mediaType")
+    kind = entry.get("mediaType", "")
     if not isinstance(kind, str) or len(kind) > _LONGEST_TYPE:
         raise _unsupported(f"{where}.mediaType: expected a string, found {_shown(kind)}")
     return Descriptor(

@@ -8,6 +8,7 @@ although they contain the plain file; docker/model-spec, whose v0.1 layers have 
 from __future__ import annotations
 
 import platform
+import re
 from itertools import product
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -38,7 +39,6 @@ PATH_KEYS = ("org.cncf.model.filepath", "org.cnai.model.filepath", _TITLE)
 _UNPACK = "io.deis.oras.content.unpack"
 _ARCHIVES = ("tar", "tar+gzip", "tar.gzip", "tar+zstd", "tar.gz", "tgz", "zip")
 _EMPTY = "application/vnd.oci.empty.v1+json"  # in place of a layer or config (source: OCI image-spec, manifest.md)
-_IMAGE_LAYER = "application/vnd.oci.image.layer."
 _DOCKER_NAMES = {
     "gguf.v3": "{model}.gguf",
     "safetensors": "{model}.safetensors",
@@ -49,6 +49,8 @@ _DOCKER_NAMES = {
 }
 """Names of Docker's unnamed layers, by the end of their type ``application/vnd.docker.ai.…``."""
 _DOCKER_LAYER = "application/vnd.docker.ai."
+_MODEL_LAYERS = ("application/vnd.cncf.model.", "application/vnd.cnai.model.", "application/vnd.kitops.", _DOCKER_LAYER)
+"""Types that say whether a layer is an archive. Of other types, oras takes what has a title for a file as it is."""
 _DEEPEST = 2
 
 
@@ -95,6 +97,8 @@ class OciSource(Source[OciUri]):
 def choose_child(index: ImageIndex) -> Descriptor:
     """Return the child for this machine: one without a platform, else the one for Linux on this CPU, else an index.
 
+    An only manifest is for every machine: builders note the platform that they ran on. Their attestations don't count.
+
     Raises:
         IntegrityError: There is none (``unsupported-manifest``).
     """
@@ -103,6 +107,10 @@ def choose_child(index: ImageIndex) -> Descriptor:
         for child in index.children:
             if child.media_type in types and child.platform == wanted:
                 return child
+    manifests = [child for child in index.children if child.media_type in MANIFESTS]
+    contents = [child for child in manifests if child.platform != ("unknown", "unknown")]
+    if len(contents or manifests) == 1:
+        return (contents or manifests)[0]
     raise IntegrityError(
         f"the registry's index holds no manifest for {'/'.join(here)}",
         code="unsupported-manifest",
@@ -168,11 +176,11 @@ def _path_of(layer: Descriptor, image: Image, uri: OciUri) -> str | None:
     named = next((layer.annotations[key] for key in PATH_KEYS if layer.annotations.get(key)), None)
     if layer.media_type == _EMPTY or layer.annotations.get(_UNPACK, "").lower() == "true":
         return None
-    titled_by_oras = bool(layer.annotations.get(_TITLE)) and layer.media_type.startswith(_IMAGE_LAYER)
-    if layer.media_type.endswith(_ARCHIVES) and not titled_by_oras:
+    is_plain = bool(layer.annotations.get(_TITLE)) and not layer.media_type.startswith(_MODEL_LAYERS)
+    if layer.media_type.endswith(_ARCHIVES) and not is_plain:
         return None
     if named is not None:
-        return named
+        return re.sub(r"\A(\./+)+", "", named)
     model = uri.repo.rpartition("/")[2]
     if layer.media_type.startswith(_DOCKER_LAYER):
         name = _DOCKER_NAMES.get(layer.media_type.removeprefix(_DOCKER_LAYER))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from modelfetch.errors import IntegrityError
 from modelfetch.formats.oci_manifest import Image, ImageIndex, parse_manifest
+from tests.cases import each
 from tests.examples import any_text
 
 JSON = st.recursive(
@@ -52,3 +53,20 @@ def test_a_document_of_manifests_without_a_type_is_an_index() -> None:
     found = parse_manifest(json.dumps({"schemaVersion": 2, "manifests": [BLOB]}).encode())
     assert isinstance(found, ImageIndex)
     assert len(found.children) == 1
+
+
+@each(
+    "document",
+    [
+        {"schemaVersion": 2, "config": {}, "layers": [BLOB]},
+        {"schemaVersion": 2, "config": None, "layers": [BLOB]},
+        {"schemaVersion": 2, "config": {"digest": BLOB["digest"], "size": 1}, "layers": [BLOB]},
+        {"schemaVersion": 2, "layers": [{"digest": BLOB["digest"], "size": 1}]},
+        {"config": BLOB, "layers": [BLOB]},
+        {"mediaType": "application/vnd.oci.artifact.manifest.v1+json", "blobs": [BLOB]},
+    ],
+)
+def test_what_a_pull_does_not_need_may_be_missing(document: Any) -> None:
+    found = parse_manifest(json.dumps(document).encode())
+    assert isinstance(found, Image)
+    assert [(str(blob.digest), blob.size) for blob in found.layers] == [(BLOB["digest"], 1)]

@@ -150,6 +150,15 @@ def test_a_file_that_oras_pushes_with_its_default_type_is_a_file(bench: SourceBe
     assert (artifact.path, artifact.size) == ("tiny.safetensors", 9)
 
 
+def test_what_has_a_title_is_a_file_of_whatever_type_as_for_oras(bench: SourceBench, hub: Hub) -> None:
+    for kind in (TAR + "+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip", "application/zip", "x/y"):
+        publish(hub, manifest(layer(b"x" * 9, "./sub/tiny.zip", kind, TITLE)))
+        (artifact,) = bench.resolve(base(hub) + ":v1").artifacts
+        assert (artifact.path, artifact.size) == ("sub/tiny.zip", 9)
+    publish(hub, manifest(layer(b"x", "a", "application/vnd.cncf.model.weight.v1.tar", TITLE)))
+    assert bench.refusal(base(hub) + ":v1").code == "unsupported-manifest"
+
+
 def test_a_folder_that_oras_pushes_is_an_archive_and_left_out(bench: SourceBench, hub: Hub) -> None:
     folder = layer(b"x", "docs", TAR + "+gzip", TITLE)
     folder["annotations"]["io.deis.oras.content.unpack"] = "true"
@@ -208,6 +217,8 @@ def test_a_file_that_is_not_in_it_is_66(bench: SourceBench, hub: Hub) -> None:
         ([layer(b"x", "../x")], "unsafe-path"),
         ([layer(b"x", "/etc/passwd")], "unsafe-path"),
         ([layer(b"x", "a\\b")], "unsafe-path"),
+        ([layer(b"x", "./../x")], "unsafe-path"),
+        ([layer(b"x", ".//etc/../x")], "unsafe-path"),
         ([layer(b"x", "x" * 2000)], "unsafe-path"),
         ([layer(b"x", "a"), layer(b"y", "a")], "unsupported-manifest"),
         ([layer(b"x"), layer(b"y")], "unsupported-manifest"),
@@ -265,9 +276,18 @@ def test_an_index_in_an_index_is_followed_if_no_manifest_fits(bench: SourceBench
 
 
 def test_an_index_without_a_fitting_manifest_is_65(bench: SourceBench, hub: Hub) -> None:
-    publish(hub, index(child(ONE, platform={"os": "plan9", "architecture": "mips"})))
+    publish(hub, index(*(child(one, platform={"os": "plan9", "architecture": "mips"}) for one in (ONE, TWO))))
     error = bench.refusal(base(hub) + ":v1")
     assert (error.exit_code, error.code) == (65, "unsupported-manifest")
+
+
+def test_the_only_manifest_of_an_index_is_for_every_machine(bench: SourceBench, hub: Hub) -> None:
+    publish(hub, ONE, "one")
+    attestation = child(TWO, platform={"os": "unknown", "architecture": "unknown"})
+    for system, others in (("darwin", ()), ("windows", ()), ("unknown", ()), ("darwin", (attestation,))):
+        only = child(ONE, platform={"os": system, "architecture": "unknown" if system == "unknown" else "arm64"})
+        publish(hub, index(only, *others), "v1")
+        assert bench.resolve(base(hub) + ":v1").revision == str(Digest.sha256(ONE))
 
 
 @each("declared", [OCI_MANIFEST, OCI_INDEX])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -257,6 +257,8 @@ class Credentials:
                 code="unauthorized",
                 hint="a token server must use TLS, and Ollama's must be the registry's own host",
             )
+        if not challenge.scope:  # some registries leave it to the client, as Docker's names it itself
+            challenge = replace(challenge, scope=f"repository:{repository_of(url)}:pull")
         login = _unless_unreadable(lambda: self._login(url))
         if login is not None and not may_send_password(url, challenge.realm):
             login = None

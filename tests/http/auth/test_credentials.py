@@ -399,6 +399,14 @@ def test_a_login_of_docker_opens_a_registry(hub: Hub, ask: Any, tmp_path: Path) 
     assert "scope=repository%3Alibrary%2Ftiny%3Apull" in token.target
 
 
+@pytest.mark.parametrize("scope", ["", ',scope=""'])
+def test_without_a_scope_in_the_challenge_the_repository_is_requested(hub: Hub, ask: Any, scope: str) -> None:
+    challenge = f'Bearer realm="{hub.ollama}/token",service="x"{scope}'
+    hub.faults.add("/v2/*", Status(code=401, headers={"WWW-Authenticate": challenge}))
+    assert ask().status() == 200
+    assert "scope=repository%3Alibrary%2Ftiny%3Apull" in hub.log.requests("/token")[-1].target
+
+
 def test_a_wrong_login_is_77_with_the_hint(hub: Hub, ask: Any, tmp_path: Path) -> None:
     hub.world.ollama_login = ("me", "word")
     _docker(tmp_path, auths={_host(hub): _auth("me", PLANTED)})
