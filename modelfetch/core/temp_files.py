@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.directories import exchange, rename_new, sync_directory
-from modelfetch.core.fs import PRIVATE_MODE, finish_file, read_head
+from modelfetch.core.fs import PRIVATE_MODE, REFUSED, finish_file, read_head
 from modelfetch.errors import DestinationError, DiskError
 
 if TYPE_CHECKING:
@@ -125,8 +125,9 @@ def replace_document(
     ``before`` is the content that the new one was made from; None if the file did not exist. If it has another content
     now, another program has written it, and it stays as it is.
 
-    A single file that is mounted into a container refuses a rename (EBUSY). It is then overwritten; until that is done
-    a copy exists next to it or in the temporary folder.
+    A single file that is mounted into a container refuses a rename (EBUSY), and its folder may be read-only or another
+    user's. It is then overwritten, if it is writable; until that is done a copy exists next to it or in the temporary
+    folder.
 
     Raises:
         DestinationError: It was changed meanwhile.
@@ -143,7 +144,7 @@ def replace_document(
     try:
         write_atomically(path, data, mode=mode, temporary=temporary, owner=owner, rename=rename)
     except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.EXDEV) or before is None:
+        if error.errno not in (errno.EBUSY, errno.EXDEV, *REFUSED) or before is None or not os.access(path, os.W_OK):
             raise
         _require_content(path, before, path)
         backup = _back_up(path, before)

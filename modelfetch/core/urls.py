@@ -132,12 +132,12 @@ def _displayed_path(path: str, text: str) -> str:
 
 def _displayed(field: str, text: str) -> str:
     name, equals, value = field.partition("=")
-    word = unquote_plus(name).lower()
-    if _TOKEN.search(name):
-        name, equals = "", ""
-    plain = unquote_plus(value)
     if (value or name).startswith(_REDACTED):
         return field
+    word = unquote_plus(name).lower()
+    if _TOKEN.search(name) or (not value and len(name) > _SHORT and word not in _PUBLIC_FIELDS):
+        name, equals = "", ""  # a secret without a name
+    plain = unquote_plus(value)
     holds_more = "=" in plain or "@" in plain or _TOKEN.search(plain) is not None  # another address, for example
     public = (word in _PUBLIC_FIELDS and not holds_more) or (
         len(value) <= _SHORT and bool(equals) and not _CREDENTIAL.search(word)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -122,6 +124,33 @@ def test_the_same_inode_gets_the_new_bytes_and_nothing_is_left(tmp_path: Path, d
     temp_files.replace_document(file, data, before=b"A=1\nB=2\n", mode=0o644)
     assert (file.read_bytes(), file.stat().st_ino) == (data, before)
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_writable_file_in_a_folder_that_is_not_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, writable: bool
+) -> None:
+    file, elsewhere = tmp_path / "folder/.env", tmp_path / "tmp"
+    elsewhere.mkdir()
+    file.parent.mkdir()
+    file.write_bytes(b"A=1\n")
+    before = file.stat().st_ino
+    make = os.open
+
+    def refuse(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & os.O_CREAT and Path(path).parent == file.parent:
+            raise OSError(number, os.strerror(number), str(path))
+        return make(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: writable)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(elsewhere))
+    failure = contextlib.nullcontext() if writable else pytest.raises(OSError, match=re.escape(os.strerror(number)))
+    with failure:
+        temp_files.replace_document(file, b"B=22\n", before=b"A=1\n", mode=0o644)
+    assert (file.read_bytes(), file.stat().st_ino) == (b"B=22\n" if writable else b"A=1\n", before)
+    assert [path.name for path in (*file.parent.iterdir(), *elsewhere.iterdir())] == [".env"]
 
 
 @pytest.mark.usefixtures("busy")

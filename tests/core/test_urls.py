@@ -61,6 +61,7 @@ def test_other_hosts_are_not_loopback(host: str) -> None:
         "%74oken=SECRET",
         "file=hf_SECRETabcdefghijkl",
         "hf_SECRETabcdefghijkl=1",
+        "SECRET-of-some-length=",
         "path=/x?token=SECRET",
         "name=x%3Ftoken%3DSECRET",
         "file=https://me:SECRET@h/",
