@@ -1,4 +1,4 @@
-"""Fetch one file by its URI, into the user's cache or to a given path."""
+"""Fetch one file by its URI into the user's cache."""
 
 from __future__ import annotations
 
@@ -8,21 +8,17 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core import directories, fs, os_errors, temp_files
 from modelfetch.core.digest import Digest
-from modelfetch.errors import DestinationError, IntegrityError, UsageError
+from modelfetch.errors import IntegrityError, UsageError
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, Uri
-from modelfetch.pipeline.final_check import check_content, refuse_pickle
 from modelfetch.sources.argument import parse_argument
-from modelfetch.store import Store, is_store
-from modelfetch.store.locks.lock import lock
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from modelfetch.config.settings import Settings
     from modelfetch.core.artifact import Artifact
@@ -73,79 +69,15 @@ async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retri
         found = await asyncio.to_thread(_cached, session, uri, digest, note)
         if found is not None:
             return found
-        artifact = await _resolve(session, uri, digest)
+        artifact = await resolve_file(session, uri, digest)
         await asyncio.to_thread(session.block_removals, make=True)
-        fetched = await session.engine.fetch(artifact, label=_name(artifact))
-        path = await asyncio.to_thread(_keep, session, uri, fetched.blob, _name(artifact))
-        return _retrieved(path, artifact, fetched)
+        fetched = await session.engine.fetch(artifact, label=name_of(artifact))
+        path = await asyncio.to_thread(_keep, session, uri, fetched.blob, name_of(artifact))
+        return retrieved_from(path, artifact, fetched)
 
 
-async def to_path(
-    session: Session, uri: Uri, digest: Digest | None, target: Path, *, keep: bool, force: bool = False
-) -> Retrieved:
-    """Download a file to ``target`` as a regular file.
-
-    Args:
-        session: The session whose store receives the blob.
-        uri: The file's URI.
-        digest: The expected digest of its bytes, if known.
-        target: The destination. A file there with the same bytes is left unchanged.
-        keep: Keep the blob in the session's store. Otherwise the store is a work folder, which is removed at the end
-            but kept for the next attempt if the download fails.
-        force: Replace another file at ``target`` once the new one is complete.
-
-    Raises:
-        DestinationError: Another file is at ``target`` (``foreign-file``), or it can't be written.
-    """
-    with os_errors.translated(target, doing="can't write"):
-        if not force:
-            await asyncio.to_thread(_refuse_other, target, None)
-        if keep:
-            await asyncio.to_thread(session.block_removals)
-        if digest is not None and (there := await asyncio.to_thread(_present, target, uri, digest, force=force)):
-            return there
-        artifact = await _resolve(session, uri, digest)
-        known = artifact.digest
-        if known is not None and (there := await asyncio.to_thread(_present, target, uri, known, force=force)):
-            return there
-        if not force:
-            await asyncio.to_thread(_refuse_other, target, artifact.size)
-        await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
-        if keep:
-            return await _fetch_to(target, session, uri, artifact, keep=True, force=force)
-        with contextlib.ExitStack() as held:
-            held.callback(session.store.remove_if_empty)
-            await asyncio.to_thread(held.enter_context, _sole_user(session, target))
-            if known is not None and (there := await asyncio.to_thread(_present, target, uri, known, force=force)):
-                return there  # another process has just written it
-            return await _fetch_to(target, session, uri, artifact, keep=False, force=force)
-
-
-async def _fetch_to(
-    target: Path, session: Session, uri: Uri, artifact: Artifact, *, keep: bool, force: bool
-) -> Retrieved:
-    """Download into the store, check the file under its new name, and deliver it."""
-    fetched = await session.engine.fetch(artifact, label=_name(artifact))
-    blob = fetched.blob
-    try:
-        await asyncio.to_thread(refuse_pickle, blob, artifact, (target.name,))
-        await asyncio.to_thread(check_content, blob, artifact, target.name)
-        if there := await asyncio.to_thread(_present, target, uri, blob.digest, force=force):
-            return there
-        await asyncio.to_thread(_deliver, blob, target, keep=keep, force=force)
-    finally:
-        if not keep:
-            await asyncio.to_thread(session.store.clear)
-    return _retrieved(target, artifact, fetched)
-
-
-def _sole_user(session: Session, target: Path) -> AbstractContextManager[object]:
-    """Let only one process at a time fetch to a path: the end of its work clears the work folder."""
-    path = session.store.folder("locks") / "output.lock"
-    return lock(path, label=target.name, **session.lock_options)
-
-
-def _retrieved(path: Path, artifact: Artifact, fetched: Fetched) -> Retrieved:
+def retrieved_from(path: Path, artifact: Artifact, fetched: Fetched) -> Retrieved:
+    """The result for an artifact that was fetched and is at ``path`` now."""
     return Retrieved(
         path=path,
         uri=artifact.uri,
@@ -157,34 +89,8 @@ def _retrieved(path: Path, artifact: Artifact, fetched: Fetched) -> Retrieved:
     )
 
 
-def work_folder(target: Path) -> Path:
-    """The work folder of a fetch to ``target``: in the same directory, so that the last step is a rename.
-
-    Raises:
-        DestinationError: The work folder's name is taken by something else.
-    """
-    path = target.with_name(f".{target.name}.modelfetch")
-    if Store(path).is_foreign():
-        text = f"{path} is in the way: modelfetch keeps its partial files there, and did not make it"
-        raise DestinationError(text, code="foreign-file", hint="move it away, or give another -o PATH")
-    return path
-
-
-def check_output(target: Path) -> None:
-    """Check that a path can be that of a user's file.
-
-    Raises:
-        DestinationError: It is a folder or a device, or it is below a folder with modelfetch's own data.
-    """
-    directories.require_file_path(target)
-    folder = Path(os.path.realpath(target.parent))
-    own = next((parent for parent in (folder, *folder.parents) if is_store(parent)), None)
-    if own is not None:
-        text = f"{target} is in {own}, which holds modelfetch's own files"
-        raise DestinationError(text, hint="name a path outside it")
-
-
-async def _resolve(session: Session, uri: Uri, digest: Digest | None) -> Artifact:
+async def resolve_file(session: Session, uri: Uri, digest: Digest | None) -> Artifact:
+    """Return the file of a URI, of a model of Ollama its weights. Raises typed errors."""
     from modelfetch.sources import SourceRequest, known
     from modelfetch.sources.base import refuse_pickles
 
@@ -204,7 +110,8 @@ async def _resolve(session: Session, uri: Uri, digest: Digest | None) -> Artifac
     return artifacts[0]
 
 
-def _name(artifact: Artifact) -> str:
+def name_of(artifact: Artifact) -> str:
+    """The name of a file in the cache and in events."""
     return safe_name(artifact.path) or "model"
 
 
@@ -272,80 +179,3 @@ def _is_noted(index: Path, note: bytes) -> bool:
         return fs.read_small(index, _NOTE_LIMIT) == note
     except OSError:
         return False
-
-
-def _present(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieved | None:
-    """Return the target if it already has the right bytes; None if it may be written.
-
-    Raises:
-        DestinationError: Another file is there, and ``force`` is not set.
-    """
-    if not target.is_file():
-        directories.require_file_path(target)
-        return None
-    found, sha256 = fs.hash_file(target, digest.algorithm, "sha256")
-    if found == digest:
-        return Retrieved(path=target, uri=str(uri), digest=sha256, size=target.stat().st_size, action="present")
-    if not force:
-        raise _in_the_way(target)
-    return None
-
-
-def _refuse_other(target: Path, size: int | None) -> None:
-    """Raise DestinationError before a download if a path is a broken link, or a file of another size in bytes."""
-    if target.exists():
-        if size is not None and target.stat().st_size != size:
-            raise _in_the_way(target)
-    elif target.is_symlink():
-        text = f"{target} is a symbolic link that leads to no file"
-        raise DestinationError(text, code="foreign-file", hint="--force replaces it, or name another path")
-
-
-def _in_the_way(target: Path) -> DestinationError:
-    text = f"{target} exists and is another file"
-    return DestinationError(text, code="foreign-file", hint="--force replaces it, or name another path")
-
-
-def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
-    """Make ``target`` a regular file with the blob's bytes, not a hardlink to the store.
-
-    Raises:
-        DestinationError: A file appeared there since it was checked, and ``force`` is not set.
-    """
-    if not keep and _has_moved(blob, target, force=force):
-        directories.sync_directory(target.parent)
-        return
-    temporary = target.with_name(temp_files.temporary_name("fetch"))
-    with contextlib.suppress(OSError):
-        temp_files.sweep_temporaries(target.parent, stem="fetch")
-    try:
-        with fs.closing(fs.open_regular(blob.path)) as source, temporary.open("xb") as file:
-            if not fs.clone_descriptor(source, file.fileno()):
-                fs.copy_descriptor(source, file.fileno())
-            # By the descriptor: others may replace the name by a link, if they may write to this folder.
-            fs.finish_file(file.fileno(), mode=fs.mode_of_new_file())
-        _rename(temporary, target, force=force)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directories.sync_directory(target.parent)
-
-
-def _has_moved(blob: Blob, target: Path, *, force: bool) -> bool:
-    """Move the blob itself to ``target``; False if that is not possible."""
-    with contextlib.suppress(OSError):
-        with fs.closing(fs.open_regular(blob.path)) as fd:
-            os.fchmod(fd, fs.mode_of_new_file())
-        _rename(blob.path, target, force=force)
-        return True
-    return False
-
-
-def _rename(source: Path, target: Path, *, force: bool) -> None:
-    if force:
-        directories.require_file_path(target)
-        source.replace(target)
-        return
-    try:
-        directories.rename_new(str(source), str(target))
-    except FileExistsError:
-        raise _in_the_way(target) from None

@@ -17,7 +17,7 @@ import pytest
 from modelfetch.care import adopt
 from modelfetch.cli import main
 from modelfetch.core import directories
-from modelfetch.pipeline import retrieve
+from modelfetch.pipeline.output import Output
 from modelfetch.store import Store
 from modelfetch.transfer import Engine
 from tests.cases import first
@@ -189,13 +189,13 @@ def test_fetch_replaces_no_file_that_appeared_meanwhile(
 ) -> None:
     (tmp_path / "x.json").write_text("{}")
     target = tmp_path / "y.json"
-    deliver = retrieve._deliver
+    deliver = Output.deliver
 
-    def late(*args: Any, **options: Any) -> None:
+    def late(*args: Any) -> None:
         target.write_text("mine")
-        deliver(*args, **options)
+        deliver(*args)
 
-    monkeypatch.setattr(retrieve, "_deliver", late)
+    monkeypatch.setattr(Output, "deliver", late)
     code, err = call(["fetch", (tmp_path / "x.json").as_uri(), "-o", "y.json", *store])
     assert (code, target.read_text()) == (73, "mine"), err
 

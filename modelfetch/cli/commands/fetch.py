@@ -50,7 +50,8 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
     Prints the path, in the user's cache unless -o names another.
     """
     from modelfetch.config.options import parse_options
-    from modelfetch.pipeline.retrieve import as_uri, check_output, into_cache, to_path, work_folder
+    from modelfetch.pipeline.output import Output, check_output, fetch_to, work_folder
+    from modelfetch.pipeline.retrieve import as_uri, into_cache
     from modelfetch.pipeline.run import run_session
 
     target: Path | None = values["output"]
@@ -73,9 +74,8 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
             if target is None:
                 found = await into_cache(session, parsed, values["digest"])
             else:
-                found = await to_path(
-                    session, parsed, values["digest"], target, keep=bool(values["store"]), force=values["force"]
-                )
+                output = Output(path=target, uri=parsed, keep=bool(values["store"]), force=values["force"])
+                found = await fetch_to(output, session, values["digest"])
         except ModelfetchError as error:
             raise error.about(uri=str(parsed)) from error.__cause__
         return _report(found, session)

@@ -13,7 +13,7 @@ import pytest
 from modelfetch.cli.app import run
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
-from modelfetch.pipeline import retrieve
+from modelfetch.pipeline.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def test_no_other_file_gets_the_mode_of_a_new_file_that_became_a_link(
         chmod(path, mode, **named)
 
     monkeypatch.setattr(os, "chmod", swap_first)
-    monkeypatch.setattr(retrieve, "_has_moved", lambda *_, **__: False)
+    monkeypatch.setattr(Output, "_has_moved", lambda *_: False)
     run(["fetch", source.as_uri(), "-o", str(tmp_path / "out/x.json"), *words])
     assert victim.stat().st_mode & 0o777 == 0o600
 
