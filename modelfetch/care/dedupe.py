@@ -20,6 +20,7 @@ from modelfetch.care.collections import CollectionFile, find_candidates, kind_of
 from modelfetch.care.hashing import Hashed, hash_files, hash_one
 from modelfetch.core import directories, fs, os_errors
 from modelfetch.core.digest import Digest
+from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport
 from modelfetch.errors import ModelfetchError, UsageError
 from modelfetch.pipeline.preflight import check_folders
@@ -88,7 +89,7 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
         _require_allowed(folder)
     if apply:
         session.block_removals(make=True)
-    candidates = [one for folder in folders for one in _candidates(folder)]
+    candidates = list(_without_outside([one for folder in folders for one in _candidates(folder)], folders, session))
     groups = _equal_files(candidates, session)
     duplicates = list(_remove_leftovers(candidates, session)) if apply else []
     errors: list[ModelfetchError] = []
@@ -130,6 +131,22 @@ def _require_allowed(folder: Path) -> None:
 def _candidates(folder: Path) -> Iterator[CollectionFile]:
     with os_errors.translated(folder, doing="reading"):
         yield from (one for one in find_candidates(folder, every_link=True) if one.size >= _MIN_SIZE)
+
+
+def _without_outside(
+    candidates: Sequence[CollectionFile], folders: Sequence[Path], session: Session
+) -> Iterator[CollectionFile]:
+    """Leave out files that links lead to outside of the folders: they may be another program's, which rewrites them."""
+    tops = [os.path.realpath(folder) for folder in folders]
+    outside = 0
+    for one in candidates:
+        if any(one.file.is_relative_to(top) for top in tops):
+            yield one
+        else:
+            outside += 1
+    if outside:
+        message = f"files left out, because links lead to them outside of the named folders: {outside}"
+        session.sink(Notice(level="warning", message=message, hint="name the folders in which they are, too"))
 
 
 def _equal_files(candidates: Sequence[CollectionFile], session: Session) -> dict[str, list[CollectionFile]]:

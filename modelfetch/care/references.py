@@ -8,6 +8,7 @@ shadow tags); huggingface_hub, guides/manage-cache.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from modelfetch.care.inventory import Inventory
+    from modelfetch.care.inventory import Inventory, Item
     from modelfetch.placement.root_tree import RootTree
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})\Z")
@@ -55,10 +56,27 @@ def read_references(tree: RootTree, inventory: Inventory) -> References:
                 unreadable.append(path)
             else:
                 needs[path] = frozenset(found)
-        elif "/snapshots/" in path and item.file.is_symlink():
-            target = posixpath.normpath(f"{posixpath.dirname(path)}/{fs.read_link(item.file)}")
-            needs[path] = frozenset((target,))
+        elif item.entry is not None and item.entry.digest is not None and item.entry.target is not None:
+            needs[path] = frozenset(_placements_of(item, inventory))
+        elif ("/snapshots/" in path or "/blobs/" in path) and item.file.is_symlink():
+            needs[path] = frozenset((_target_of(tree, path, item.file),))
     return References(needs=needs, unreadable=tuple(unreadable))
+
+
+def _placements_of(item: Item, inventory: Inventory) -> Iterator[str]:
+    """The placements that a user's link, which was adopted, leads to."""
+    for other in inventory.by_inode.get(item.inode or (0, 0), ()):
+        if other is not item and other.path is not None and os.path.realpath(other.file) == str(item.file):
+            yield other.path
+
+
+def _target_of(tree: RootTree, path: str, link: Path) -> str:
+    """The path below ROOT that a symlink in a cache leads to."""
+    text, consumer = fs.read_link(link), path.partition("/")[0]
+    for top in (str(tree.path(consumer)), os.path.realpath(tree.path(consumer))):
+        if text.startswith(f"{top}/"):
+            return posixpath.normpath(f"{consumer}/{text.removeprefix(f'{top}/')}")
+    return posixpath.normpath(f"{posixpath.dirname(path)}/{text}")
 
 
 def _blobs_of_manifest(tree: RootTree, path: str) -> set[str] | None:

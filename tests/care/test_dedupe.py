@@ -227,6 +227,25 @@ def test_every_hardlink_of_a_file_is_replaced_and_its_bytes_count_once(
     assert care("adopt", "--dedupe", *folders).report["models"] == []
 
 
+@pytest.mark.parametrize("whole", first(1, [False, True]))
+def test_a_file_outside_of_the_named_folders_is_neither_replaced_nor_kept_for_others(
+    bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path], *, whole: bool
+) -> None:
+    """A link, to the file or to its folder, may lead to the models of a program that rewrites them."""
+    outside = bench.folder / "a program" / "model.safetensors"
+    outside.parent.mkdir()
+    outside.write_bytes(DATA)
+    outside.chmod(0o640)
+    link = twins[0].parent / ("linked" if whole else "linked.safetensors")
+    link.symlink_to(outside.parent if whole else outside)
+    before = state(outside)
+    result = care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
+    assert result.code == 0, result.err
+    assert "outside of the named folders: 1" in result.err
+    assert twins[0].samefile(twins[1])
+    assert (state(outside), outside.stat().st_nlink) == (before, 1)
+
+
 def test_a_file_with_a_link_elsewhere_frees_nothing(
     bench: Bench, twins: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

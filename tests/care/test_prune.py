@@ -347,6 +347,54 @@ def test_a_cache_blob_is_kept_while_another_snapshot_needs_it(bench: Bench, care
     assert {path.name for path in (folder / "blobs").iterdir()} == {other.resolve().name}
 
 
+@pytest.mark.parametrize("command", first(1, ["remove", "prune"]))
+@pytest.mark.parametrize("target", first(1, ["../vae/art.safetensors", "hop", "/comfyui/models/vae/art.safetensors"]))
+def test_a_file_is_kept_while_the_adopted_link_of_another_model_leads_to_it(
+    bench: Bench, care: Callable[..., Result], target: str, command: str
+) -> None:
+    entry = vae(bench, **{"for": ["comfyui"]})
+    assert bench.sync(entry).code == 0
+    other = {**entry, "name": "other", "kind": "lora", "filename": "other.safetensors"}
+    link = bench.root / "comfyui/models/loras/other.safetensors"
+    link.parent.mkdir()
+    (link.parent / "hop").symlink_to("../vae/art.safetensors")
+    link.symlink_to(f"{bench.root}{target}" if target.startswith("/") else target)
+    assert bench.sync(entry, other).code == 0
+    result = care("remove", "vae") if command == "remove" else bench.run("prune", bench.manifest(other))
+    assert result.code == 0, result.err
+    assert bench.run("status", bench.manifest(other)).code == 0
+    assert link.is_symlink()
+    link.unlink()
+    assert bench.run("prune", bench.manifest(ollama(bench))).code == 0
+    assert not (bench.root / "comfyui/models/vae/art.safetensors").exists()
+
+
+@pytest.mark.parametrize("known", first(1, [False, True]))
+@pytest.mark.parametrize("absolute", first(1, [False, True]))
+def test_a_shared_blob_is_kept_while_another_repo_leads_to_it(
+    bench: Bench, care: Callable[..., Result], *, absolute: bool, known: bool
+) -> None:
+    """``known``: modelfetch has adopted the link; else it is one of a repo that a user downloaded."""
+    entry = whisper(bench)
+    assert bench.sync(entry).code == 0
+    hub = bench.root / "whisper/hub"
+    blob = max((hub / "models--acme--whisper/blobs").iterdir(), key=lambda path: path.stat().st_size)
+    copied = hub / "models--acme--copied"
+    (copied / "blobs").mkdir(parents=True)
+    (copied / "blobs" / blob.name).symlink_to(blob if absolute else f"../../models--acme--whisper/blobs/{blob.name}")
+    if known:
+        bench.world.hf_repo("acme/copied", {"model.bin": blob.read_bytes()})
+        assert bench.sync(entry, {**entry, "name": "copied", "source": "hf://acme/copied"}).code == 0
+    else:
+        (copied / "snapshots/abc").mkdir(parents=True)
+        (copied / "snapshots/abc/model.bin").symlink_to(f"../../blobs/{blob.name}")
+    result = care("remove", "w")
+    assert result.code == 0, result.err
+    assert (copied / "blobs" / blob.name).is_symlink()
+    assert next(copied.glob("snapshots/*/model.bin")).stat().st_size == blob.stat().st_size
+    assert list(blob.parent.iterdir()) == [blob]
+
+
 def test_the_other_names_of_a_blob_go_with_it(bench: Bench, care: Callable[..., Result]) -> None:
     bench.world.file("art.safetensors", WEIGHTS)
     source = f"{bench.hub.files}art.safetensors"
