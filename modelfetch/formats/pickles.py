@@ -60,6 +60,7 @@ _IN_LARGE_RECORD = 0xFFFFFFFF  # in place of a value that the record of a large 
 _DIRECTORY_ENTRY = b"PK\1\2"
 _TAR_HEADERS = 2**20  # bytes of a tar's headers that are read: long names, PAX records and maps of holes take much more
 _USUAL_HEADERS = 4096  # bytes that each file of a tar may add to that
+_LONG_NAME = 200  # characters of a name that are kept
 _MAX_RECORDS = 1000  # PAX records that apply to all files of a tar; each file gets a copy of them
 _EFFORT = 2**29  # bytes: what is decompressed to search an archive, and for other work as many as take the same time
 _OPCODE, _PARSED = 1000, 50  # for an opcode, and for a byte of an array's header
@@ -262,7 +263,7 @@ def list_names(size: int, read_at: ReadAt) -> list[str] | None:
         if is_zip(head):
             with zipfile.ZipFile(_File(size, read_at)) as archive:
                 return [name for name in archive.namelist() if not name.endswith("/")]
-        return [member.name for member in _tar_members(size, read_at, _Effort())]
+        return [member.name[:_LONG_NAME] for member in _tar_members(size, read_at, _Effort())]
     except _UnreadableError:
         return None
     except BROKEN_ARCHIVE as error:

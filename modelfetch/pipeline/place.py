@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from modelfetch.pipeline.frozen import freeze
 from modelfetch.pipeline.plan import ModelPlan, jobs_for
+from modelfetch.pipeline.preflight import require_space
 from modelfetch.placement import Action, PlacementJob, PlacementRequest
-from modelfetch.placement.archive import unpack
+from modelfetch.placement.archive import unpack, unpacked_size
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.receipts import Receipt
 
@@ -41,7 +42,7 @@ def place_model(plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched], 
         session: The session.
 
     Raises:
-        ModelfetchError: As `Placer.place` and `unpack`.
+        ModelfetchError: As `Placer.place`, `unpack` and `require_space`.
     """
     archives = [t for t in plan.targets if t.consumer == consumer and t.placement.how is PlacementMethod.UNPACK]
     receipt = session.placer.receipt(consumer) if archives else Receipt(consumer=consumer)
@@ -54,7 +55,9 @@ def place_model(plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched], 
     for target in archives:
         artifact = target.placement.artifact
         if artifact is not None and target.action is not Action.KEEP:
-            jobs[:0] = unpack(session.store, fetched[artifact.uri].blob, target.placement)
+            archive = fetched[artifact.uri].blob
+            require_space(session, unpacked_size(archive))  # a small archive may fill the disk
+            jobs[:0] = unpack(session.store, archive, target.placement)
     request = plan.request
     session.placer.place(
         PlacementRequest(

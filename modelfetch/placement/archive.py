@@ -64,6 +64,12 @@ def unpack(store: Store, archive: Blob, placement: Placement) -> tuple[Placement
         return tuple(_job(store, archive, opened, placement, member) for member in list_members(archive.path, opened))
 
 
+def unpacked_size(archive: Blob) -> int:
+    """Return the bytes of all files in an archive; raises as `list_members` and `open_archive`."""
+    with open_archive(archive.path) as opened:
+        return sum(member.size for member in list_members(archive.path, opened))
+
+
 def _job(store: Store, archive: Blob, opened: zipfile.ZipFile, placement: Placement, member: Member) -> PlacementJob:
     """The job of one file of an archive; it has its own size and digest, not the archive's."""
     blob = _into_store(store, archive.path, opened, member, placement.artifact)

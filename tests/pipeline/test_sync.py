@@ -173,6 +173,23 @@ def test_a_full_disk_at_one_model_does_not_end_the_others(bench: Bench, monkeypa
     assert [model["ok"] for model in result.report["models"]] == [False, True]
 
 
+def test_an_archive_that_unpacks_to_more_than_the_disk_has_is_not_unpacked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.txt", b"%d" % number * 400_000)
+    bench.world.file("a.zip", packed.getvalue())
+    entry = {"name": "a", "kind": "file", "source": f"{bench.hub.files}a.zip", "path": "models", "unpack": "zip"}
+    monkeypatch.setattr("modelfetch.pipeline.preflight.free_bytes", lambda _folder: 1_000_000)
+    result = bench.sync({**entry, "for": ["comfyui"]})
+    assert (result.code, result.codes()) == (74, ["no-space"])
+    assert not (bench.root / "comfyui").exists()
+    stored = [path.stat().st_size for path in (bench.root / ".modelfetch/blobs").rglob("*") if path.is_file()]
+    assert max(stored) < 100_000  # the archive alone
+
+
 def test_lack_of_space_is_found_before_any_download(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.statvfs
 
