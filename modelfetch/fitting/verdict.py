@@ -123,8 +123,8 @@ def _unknown(estimate: Estimate) -> tuple[ModelfetchError, ...]:
 
 
 def _nothing_known(service: Service) -> ModelfetchError:
-    message = f"the VRAM that {service.name} needs is unknown: the tier has no model for it"
-    hint = f"give it a model with `for: [{service.name}]`, drop the service, or set `device: cpu`"
+    message = f"the VRAM that {service.name} needs is unknown: no model that it loads is listed for it"
+    hint = f"list one with `for: [{service.name}]`, drop the service, or set `device: cpu`"
     return FitError(message, code="unknown-model", hint=hint)
 
 

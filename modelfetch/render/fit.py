@@ -51,7 +51,7 @@ def subject(report: FitReport) -> str:
     """What the report is about: a tier, a manifest or one model."""
     if report.tier:
         return f"tier {report.tier}"
-    return "this model" if sum(len(fit.models) for fit in report.services) < 2 else "this manifest"
+    return "this model" if sum(len(fit.models) for fit in report.services) == 1 else "this manifest"
 
 
 def _verdict(report: FitReport) -> str:

@@ -95,6 +95,7 @@ def test_a_manifest_without_a_tier_is_not_called_a_model() -> None:
     model = Estimate(name="m", uri="u", weights=GIB, kv=0, compute=0, overhead=0, method="header")
     service = ServiceFit(service="ollama", budget=None, needed=GIB, models=(model,))
     assert subject(replace(report(service), tier=None)) == "this model"
+    assert subject(replace(report(replace(service, models=())), tier=None)) == "this manifest"
     assert subject(replace(report(service, service), tier=None)) == "this manifest"
 
 
