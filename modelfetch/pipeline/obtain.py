@@ -170,9 +170,12 @@ def _reusable_files(plans: Sequence[ModelPlan], session: Session) -> dict[Digest
     for plan in plans:
         for target in plan.targets:
             artifact = target.placement.artifact
-            holds_bytes = target.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY)
-            if holds_bytes and target.action is Action.KEEP and artifact is not None and artifact.digest is not None:
-                found[artifact.digest].append(session.inspector.tree.path(target.placement.path))
+            if target.action is not Action.KEEP or artifact is None or artifact.digest is None:
+                continue
+            path = session.inspector.tree.path(target.placement.path)
+            is_link = target.placement.how is PlacementMethod.SYMLINK and path.is_symlink()
+            if target.placement.how is not PlacementMethod.UNPACK and not is_link:
+                found[artifact.digest].append(path)
     return found
 
 

@@ -194,7 +194,8 @@ def plan_model(
                 continue
             targets.append(target)
             artifact = placement.artifact
-            if artifact and not _by_sha256(artifact) and placement.how is not PlacementMethod.SYMLINK:
+            is_link = placement.how is PlacementMethod.SYMLINK and digest is None
+            if artifact and not _by_sha256(artifact) and not is_link:
                 found.setdefault(artifact.uri, set()).add(digest)
     plan = ModelPlan(request=request, resolution=resolution, targets=tuple(targets), errors=tuple(errors))
     # A file whose paths all hold the same bytes is known by their sha256 from here on, as after a download.

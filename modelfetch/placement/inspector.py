@@ -406,14 +406,21 @@ class Inspector:
         return State.OUTDATED if entry.how == "link" else State.READY
 
     def _has_symlinks(self, consumer: str, links: Sequence[Placement], receipt: Receipt, *, probe: bool) -> bool:
-        placed = [entry for link in links if (entry := receipt.entries.get(link.path)) is not None and entry.made]
-        if placed and all(entry.target is None for entry in placed):
+        known = [entry for link in links if (entry := receipt.entries.get(link.path)) is not None]
+        if all(entry.target is None for entry in known) if known else self._are_files(links):
             return False
         if not probe or self._are_in_place(links, receipt):
             return True
         if consumer not in self._takes_symlinks:
             self._takes_symlinks[consumer] = self._try_symlink(links[0].path)
         return self._takes_symlinks[consumer]
+
+    def _are_files(self, links: Sequence[Placement]) -> bool:
+        """Whether all of these paths that exist are regular files, as in a cache from Windows or after ``cp -rL``."""
+        with contextlib.suppress(DestinationError, OSError), self.tree.keeping_folder_open():
+            found = [seen for link in links if (seen := self.tree.lstat(link.path)) is not None]
+            return bool(found) and all(seen.regular and seen.target is None for seen in found)
+        return False
 
     def _are_in_place(self, links: Sequence[Placement], receipt: Receipt) -> bool:
         """Whether each of these paths is as the receipt has it, so that no symlink must be made."""

@@ -252,6 +252,39 @@ def test_a_cache_on_a_file_system_that_hides_symlinks_holds_real_files(
     require_ready_without_a_request(bench, entry)
 
 
+@pytest.mark.parametrize(
+    ("make", "lost"), [(whisper, ".modelfetch"), *first(0, [(diffrhythm, ".modelfetch"), (whisper, "blobs")])]
+)
+def test_the_files_of_a_cache_without_links_and_blobs_are_not_downloaded_again(
+    bench: Bench, make: Callable[[Bench], dict[str, Any]], lost: str
+) -> None:
+    """As in a cache from Windows, or after `cp -rL` of its snapshots."""
+    entry = make(bench)
+    assert bench.sync(entry).code == 0
+    copied = bench.folder / "copied"
+    shutil.copytree(bench.root, copied, symlinks=False)
+    shutil.rmtree(bench.root)
+    copied.rename(bench.root)
+    shutil.rmtree(next(bench.root.glob("**/models--*/blobs")))
+    shutil.rmtree(bench.root / ".modelfetch" if lost == ".modelfetch" else bench.root / ".modelfetch/blobs")
+    mark = bench.hub.log.mark()
+    assert bench.sync(entry).code == 0
+    assert not [sent.target for sent in bench.hub.log.since(mark) if "/resolve/" in sent.target]
+    require_ready_without_a_request(bench, entry)
+
+
+@pytest.mark.parametrize("name", first(1, [("one.json",), ("two.json",)]))
+def test_one_of_two_equal_files_that_became_a_file_is_ready_after_a_sync(bench: Bench, name: str) -> None:
+    bench.world.hf_repo("acme/w", {**made.faster_whisper(), "one.json": b"{}", "two.json": b"{}"})
+    entry = whisper(bench)
+    assert bench.sync(entry).code == 0
+    (link,) = bench.root.glob(f"whisper/hub/*/snapshots/*/{name}")
+    link.unlink()
+    link.write_bytes(b"{}")
+    assert bench.sync(entry).code == 0
+    require_ready_without_a_request(bench, entry)
+
+
 @pytest.mark.parametrize("command", ["plan", "status", "verify"])
 def test_a_symlink_that_can_not_be_read_is_named_with_the_remedy(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str
