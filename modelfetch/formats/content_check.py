@@ -279,10 +279,7 @@ def check_archive(path: str, size: int, read_at: ReadAt, *, by_kind: bool = Fals
 
 def check_compressed(path: str, read_at: ReadAt) -> ModelfetchError | None:
     """Check a whole file, whose format has no signature, for a compressed copy of it."""
-    signatures = {signature for known in PACKED.values() for signature in known}
-    if has_signature(suffix_of(path)) or not read_at(0, HEAD).startswith(tuple(signatures)):
-        return None
-    start = start_of_compressed(read_at)
+    start = b"" if has_signature(suffix_of(path)) else start_of_compressed(read_at)
     if not start or read_pickle(start) is not PickleVerdict.NO:
         return None  # two bytes may be equal by chance, and a pickle is loaded as it is
     return NotAModelError(

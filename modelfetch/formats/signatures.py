@@ -151,11 +151,25 @@ _PROGRAMS = (
     b"dex\n",
 )
 _ARCHIVES = (b"PK\x05\x06", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd", b"MSCF\0", b"xar!", b"Cr24")
-_DATA = (b"SQLite format 3", b"PAR1", b"ARROW1", b"bplist0", b"PACK\0\0\0", b"d8:announce", b"wOFF", b"wOF2", b"OTTO\0")
+_DATA = (
+    b"SQLite format 3",
+    b"PAR1",
+    b"ARROW1",
+    b"bplist0",
+    b"PACK\0\0\0",
+    b"d8:announce",
+    b"wOFF",
+    b"wOF2",
+    b"OTTO\0",
+    b"\0\5\x16\7",
+    b"Salted__",
+)
 _OTHER_FILES = (*_MEDIA, *_PROGRAMS, *_ARCHIVES, *_DATA)
 """Signatures of at least four bytes, or of three that no weights begin with (source: file(1), its magic files)."""
 _FILM_PARTS = (b"ftyp", b"moov", b"mdat", b"wide")
 """The first box of an MP4 or QuickTime file, or of a HEIC or AVIF picture (source: ISO/IEC 14496-12)."""
+_HEADER_FIELD = re.compile(rb"\r\nContent-[A-Z]", re.IGNORECASE)
+"""What follows the boundary of a form or multipart body, or the first line of a response, that was stored as a file."""
 _BITMAP_HEADERS = (b"\x0c\0\0\0", b"\x28\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0")
 IMAGE_SUFFIXES = (".png", ".webp", ".jxl")
 """Suffixes of embeddings stored in an image (source: AUTOMATIC1111's wiki, Textual Inversion)."""
@@ -167,6 +181,7 @@ def is_other_file(head: bytes) -> bool:
         head.startswith(_OTHER_FILES)
         or head[4:8] in _FILM_PARTS
         or (head.startswith(b"MZ") and b"This program" in head)
+        or (head.startswith((b"--", b"HTTP/1.")) and _HEADER_FIELD.search(head) is not None)
         or (head.startswith(b"BM") and head[6:10] == bytes(4) and head[14:18] in _BITMAP_HEADERS)
     )
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -472,7 +473,7 @@ def test_formats_of_other_programs_pass(name: str) -> None:
 
 
 @each("name", ["m.bin", "m.onnx_data", "tokenizer.model", "m.weights"])
-@each("pack", [gzip.compress, bz2.compress, lzma.compress])
+@each("pack", [gzip.compress, bz2.compress, lzma.compress, zlib.compress])
 def test_a_compressed_copy_of_weights_is_refused(name: str, pack: Callable[[bytes], bytes]) -> None:
     weights = b"\0\1\2\3weights" * 999
     assert check(name, pack(weights)) == "not-a-model"
@@ -506,6 +507,10 @@ OTHER_FILES = {
     "SQLite": b"SQLite format 3\0" + bytes(4000),
     "Parquet": b"PAR1\x15\4" + BINARY,
     "torrent": b"d8:announce35:udp://tracker.example/announce4:infod6:pieces20:" + BINARY,
+    "form data": b"------WebKitFormBoundary7MA\r\nContent-Disposition: form-data; name=f\r\n\r\n" + BINARY,
+    "parts": b"--3d6b6a416f9b5\r\ncontent-type: application/octet-stream\r\n\r\n" + BINARY,
+    "a stored response": b"HTTP/1.1 200 OK\r\nDate: x\r\nContent-Type: application/octet-stream\r\n\r\n" + BINARY,
+    "AppleDouble": b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(4000),
     "docx": zip_of({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"}),
     "tar": tar_of("photos/1.jpg"),
     "7z": b"7z\xbc\xaf\x27\x1c\0\4" + BINARY,
