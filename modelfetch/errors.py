@@ -204,6 +204,10 @@ class IntegrityError(ModelfetchError):
     default_hint = "upstream changed, or the data was altered on the way: check the expected digest against the source"
 
 
+class PinMismatchError(IntegrityError):
+    """Upstream has another file than the one that is pinned."""
+
+
 class NotAModelError(IntegrityError):
     """The bytes are not a model: a web page, an error message, a broken header, a pickle."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.report import failed
-from modelfetch.errors import ModelfetchError, unusable_value
+from modelfetch.errors import ModelfetchError, PinMismatchError, unusable_value
 from modelfetch.pinning.document import Document, check_writable, read_document, with_pins, write_document
 from modelfetch.pinning.entry import PinEntry, PinState, display_pin, display_upstream, fill_pins
 from modelfetch.pinning.reporting import PinStatus, checked_model, kept_model, open_model, pinned_model
@@ -144,7 +144,7 @@ def _entries(
 
 def _with_hint(error: ModelfetchError) -> ModelfetchError:
     """Add a hint to an error about a pin that upstream contradicts: only `--upgrade` moves it."""
-    if error.code in ("digest-mismatch", "size-mismatch") and error.model:
+    if isinstance(error, PinMismatchError):
         error.hint = f"the pin is kept; `--upgrade {error.model}` replaces it"
     return error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport
-from modelfetch.errors import InterruptedSync, ModelfetchError
+from modelfetch.errors import InterruptedSync, ModelfetchError, PinMismatchError
 from modelfetch.placement import Action, State
 
 if TYPE_CHECKING:
@@ -66,10 +66,12 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _complete_hint(error: ModelfetchError, manifests: Sequence[Manifest]) -> None:
-    """Put the manifest and the model into a hint that names the command `pin`.
+    """Name the command that renews a pin which upstream contradicts, with the manifest and the model.
 
     A tier that is part of the package can't be pinned: a manifest that extends it can replace the entry.
     """
+    if isinstance(error, PinMismatchError):
+        error.hint = "if the change upstream is intended, `modelfetch pin FILE --upgrade NAME` updates the pin"
     if error.hint is None or "modelfetch pin FILE" not in error.hint:
         return
     model = next((model for one in manifests for model in one.models if model.name == error.model), None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core import directories, fs, os_errors, temp_files
 from modelfetch.core.digest import Digest
-from modelfetch.errors import IntegrityError, UsageError
+from modelfetch.errors import UsageError
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, Uri
 from modelfetch.sources.argument import parse_argument
@@ -95,12 +95,7 @@ async def resolve_file(session: Session, uri: Uri, digest: Digest | None) -> Art
     from modelfetch.sources.base import refuse_pickles
 
     wanted = SourceRequest(uri=uri, kind="file", digest=digest)
-    try:
-        resolution = known(wanted, session.settings, session.store.read) or await session.sources.resolve(wanted)
-    except IntegrityError as error:
-        if error.code == IntegrityError.default_code:  # the hint is for the pin of a manifest
-            error.hint = IntegrityError.default_hint
-        raise
+    resolution = known(wanted, session.settings, session.store.read) or await session.sources.resolve(wanted)
     artifacts = resolution.artifacts
     if len(artifacts) > 1:
         artifacts = tuple(a for a in artifacts if a.media_type == _OLLAMA_MODEL)

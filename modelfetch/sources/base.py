@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
 from modelfetch.core.units import format_list
 from modelfetch.errors import (
-    IntegrityError,
     InterruptedSync,
     ModelfetchError,
+    PinMismatchError,
     SettingError,
     UnreachableError,
 )
@@ -134,7 +134,7 @@ class Source(ABC, Generic[U]):
         """Return the resolution with the manifest's pins applied.
 
         Raises:
-            IntegrityError: They contradict each other.
+            PinMismatchError: They contradict each other.
         """
         artifacts = _pin_files(found.artifacts, wanted) if wanted.snapshot else found.artifacts
         if wanted.single:
@@ -202,12 +202,12 @@ def _pin_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Ar
     """Apply the pins to every file; if several contradict them, one error names all of these."""
     specs = {spec.path: spec for spec in wanted.files or ()}
     agreed: list[Artifact] = []
-    wrong: list[tuple[str, IntegrityError]] = []
+    wrong: list[tuple[str, PinMismatchError]] = []
     for artifact in artifacts:
         try:
             spec = specs.get(artifact.path)
             agreed.append(pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted))
-        except IntegrityError as error:
+        except PinMismatchError as error:
             wrong.append((artifact.path, error))
     if not wrong:
         return tuple(agreed)
@@ -215,27 +215,22 @@ def _pin_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Ar
     if not others:
         raise first
     names = format_list([path for path, _ in others])
-    raise type(first)(f"{first.message}; also wrong: {names}", code=first.code, hint=first.hint)
+    raise PinMismatchError(f"{first.message}; also wrong: {names}", code=first.code)
 
 
 def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: SourceRequest) -> Artifact:
     """Return an artifact with the manifest's digest and size, which take precedence.
 
     Raises:
-        IntegrityError: Upstream has different ones (``digest-mismatch``, ``size-mismatch``).
+        PinMismatchError: Upstream has different ones (``digest-mismatch``, ``size-mismatch``).
     """
     if size is not None and artifact.size is not None and size != artifact.size:
-        raise IntegrityError(
-            f"{artifact.uri} has {artifact.size} bytes upstream, expected {size}",
-            code="size-mismatch",
-            hint="if the change upstream is intended, `modelfetch pin FILE --upgrade NAME` updates the pin",
+        raise PinMismatchError(
+            f"{artifact.uri} has {artifact.size} bytes upstream, expected {size}", code="size-mismatch"
         )
     theirs = artifact.digest
     if digest is not None and theirs is not None and theirs.algorithm == digest.algorithm and theirs != digest:
-        raise IntegrityError(
-            f"{artifact.uri} is {theirs} upstream, expected {digest}",
-            hint="if the change upstream is intended, `modelfetch pin FILE --upgrade NAME` updates the pin",
-        )
+        raise PinMismatchError(f"{artifact.uri} is {theirs} upstream, expected {digest}")
     return replace(
         artifact,
         size=artifact.size if size is None else size,

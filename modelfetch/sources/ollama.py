@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.core.artifact import Artifact, Location, Resolution
-from modelfetch.errors import IntegrityError, NotFoundError
+from modelfetch.errors import IntegrityError, NotFoundError, PinMismatchError
 from modelfetch.formats.oci_manifest import DOCKER_MANIFEST, MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
 from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
 from modelfetch.sources.base import Source, SourceRequest
@@ -89,7 +89,7 @@ class OllamaSource(Source[OllamaUri]):
         if pinned is not None and pinned != index.digest:
             candidates = [child for child in candidates if child.digest == pinned]
             if not candidates:
-                raise _moved_tag_error(uri.text, index.digest, pinned)
+                raise PinMismatchError(f"{uri.text} is {index.digest} upstream, expected {pinned}")
         why = "it lists none"
         for child in candidates[:_MAX_TRIED]:
             served = self._registry.manifest(
@@ -109,11 +109,11 @@ def check_pin(wanted: SourceRequest, digest: Digest) -> None:
     """Check a manifest against the entry's pinned digest.
 
     Raises:
-        IntegrityError: They differ.
+        PinMismatchError: They differ.
     """
     pinned = wanted.digest
     if pinned is not None and pinned.algorithm == "sha256" and pinned != digest:
-        raise _moved_tag_error(str(wanted.uri), digest, pinned)
+        raise PinMismatchError(f"{wanted.uri} is {digest} upstream, expected {pinned}")
 
 
 def why_not_runnable(image: Image) -> str | None:
@@ -168,13 +168,6 @@ def _resolution(uri: OllamaUri, image: Image, base: str, *, pinned: bool) -> Res
         locations=(Location(uri=uri.text, url=f"{base}/v2/{repo}/manifests/{image.digest}"),),
     )
     return Resolution(artifacts=(*blobs, manifest), revision=str(image.digest), pinned=pinned)
-
-
-def _moved_tag_error(uri: str, digest: Digest, pinned: Digest) -> IntegrityError:
-    return IntegrityError(
-        f"{uri} is {digest} upstream, expected {pinned}",
-        hint="the tag was moved upstream; `modelfetch pin FILE --upgrade NAME` updates the pin",
-    )
 
 
 def _unsupported(message: str) -> IntegrityError:
