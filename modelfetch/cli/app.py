@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from modelfetch.cli.examples import epilog_of
 from modelfetch.core.limits import limit_error, require_minimum, save_address_space
 from modelfetch.core.os_errors import translate
 from modelfetch.core.root import DEFAULT_ROOT
+from modelfetch.core.urls import hide_secrets
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError, decisive_code
 from modelfetch.render.errors import report_json, show_error
 from modelfetch.render.out import note, put, stdout_error, take_failure
@@ -185,6 +185,6 @@ def _report_bug(error: Exception, argv: Sequence[str]) -> int:
     if "-v" in argv or "--verbose" in argv:
         import traceback
 
-        traceback.print_exception(error, file=sys.stderr)
+        note(hide_secrets("".join(traceback.format_exception(error))).rstrip())
     text = f"a bug in modelfetch: {type(error).__name__}: {error}"
     return _refuse(ModelfetchError(text, hint="please report it with the output of `-v`"), argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -257,6 +258,25 @@ def test_a_non_blocking_pipe_gets_everything(words: list[str]) -> None:
         with os.fdopen(read) as pipe:
             assert pipe.read().lstrip("-") == whole
         assert process.wait() == 0
+
+
+@pytest.mark.parametrize("stderr", ["captured", "full"])
+def test_the_traceback_of_a_bug_shows_no_secret_and_changes_no_exit_code(
+    stderr: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oops") from ValueError("https://me:planted-secret@a.example/x?token=planted-secret")
+
+    def full(_: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("modelfetch.pipeline.status.select", broken)
+    if stderr == "full":
+        monkeypatch.setattr(sys.stderr, "write", full)
+    assert run(["status", "--tier", "8g", "-v"]) == 70
+    err = capsys.readouterr().err
+    assert "planted-secret" not in err
+    assert ("ValueError: https://a.example/x?token=redacted" in err) is (stderr == "captured")
 
 
 def test_a_full_stdout_is_74_for_a_sync_with_nothing_to_do(manifest: Path) -> None:
