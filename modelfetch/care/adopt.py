@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -193,8 +193,13 @@ def _record(folder: Path, one: CollectionFile, session: Session, advance: Callab
         error = os_errors.translate(reason, one.file, doing="reading")
         return Adoption(candidate=one, folder=folder, result="failed", error=error)
     known = session.store.peek(Digest.parse(hashed.digest)) is not None
+    as_hashed = replace(one, size=hashed.size, mtime_ns=hashed.mtime_ns)
     return Adoption(
-        candidate=one, folder=folder, result="present" if known else "recorded", digest=hashed.digest, how="in place"
+        candidate=as_hashed,
+        folder=folder,
+        result="present" if known else "recorded",
+        digest=hashed.digest,
+        how="in place",
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.care import adopt
 from modelfetch.cli.app import run
 from modelfetch.core import check_progress, fs
 from modelfetch.core.digest import Digest
@@ -151,6 +152,21 @@ def test_adopt_in_place_creates_no_links_and_prevents_the_download(bench: Bench,
     assert bench.sync(pinned(bench)).code == 0
     assert sent(bench) == 0
     assert state(path) == before
+
+
+def test_a_file_that_changes_before_it_is_hashed_is_recorded_as_it_was_then(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hash_one = collection(bench.folder / "theirs", "ComfyUI", b"downloading"), adopt.hash_one
+
+    def finish_first(*given: Any, **named: Any) -> Any:
+        path.write_bytes(read(WEIGHTS))
+        return hash_one(*given, **named)
+
+    monkeypatch.setattr(adopt, "hash_one", finish_first)
+    assert care("adopt", "--in-place", str(bench.folder / "theirs")).code == 0
+    assert bench.sync(pinned(bench)).code == 0
+    assert sent(bench) == 0
 
 
 def test_a_file_that_changed_after_it_was_recorded_is_fetched(bench: Bench, care: Callable[..., Result]) -> None:
