@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,8 +84,8 @@ class Item:
         verified_at: When its bytes were last known to be right without a check of their own: the date of a blob's
             record, or the mtime of a file that modelfetch wrote and that was not modified since.
         entry: The receipt's entry, for a placement.
-        respelled: The path of another placement that is this very file, on a file system without a difference between
-            upper and lower case.
+        respelled: The path of another placement that is this very file: by a link between folders, or on a file system
+            without a difference between upper and lower case.
     """
 
     file: Path
@@ -240,16 +240,21 @@ def _placements(tree: RootTree, store: Store, receipt: Receipt, checks: Mapping[
 
 
 def _with_spellings(placed: list[Item]) -> list[Item]:
-    """Note which placements are one file by two spellings: a folder lists only one of them."""
-    groups: dict[str, list[Item]] = defaultdict(list)
+    """Note which placements are one file by two paths.
+
+    One of two spellings is not listed in the folder; the folders of two services may be links to one.
+    """
+    real, names = cache(os.path.realpath), cache(os.listdir)
+    groups: dict[str, list[tuple[str, Item]]] = defaultdict(list)
     for item in placed:
         if item.path is not None and item.inode is not None:
-            groups[collision_key(item.path)].append(item)
+            name = f"{real(item.file.parent)}/{item.file.name}"
+            groups[collision_key(name)].append((name, item))
     same: dict[str, str] = {}
     for group in (group for group in groups.values() if len(group) > 1):
-        listed = [item for item in group if item.file.name in os.listdir(item.file.parent)]  # noqa: PTH208
+        listed = {name for name, item in group if item.file.name in names(item.file.parent)}
         if len(listed) < len(group):
-            for item, other in zip(group, (*group[1:], group[0]), strict=True):
+            for (_, item), (_, other) in zip(group, (*group[1:], group[0]), strict=True):
                 same[item.path or ""] = other.path or ""
     return [replace(item, respelled=same[item.path]) if item.path in same else item for item in placed]
 

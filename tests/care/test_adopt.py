@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelfetch.care import adopt
+from modelfetch.care import adopt, hashing
 from modelfetch.cli.app import run
 from modelfetch.core import check_progress, fs
 from modelfetch.core.digest import Digest
@@ -157,7 +157,7 @@ def test_adopt_in_place_creates_no_links_and_prevents_the_download(bench: Bench,
 def test_a_file_that_changes_before_it_is_hashed_is_recorded_as_it_was_then(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, hash_one = collection(bench.folder / "theirs", "ComfyUI", b"downloading"), adopt.hash_one
+    path, hash_one = collection(bench.folder / "theirs", "ComfyUI", b"downloading"), hashing.hash_one
 
     def finish_first(*given: Any, **named: Any) -> Any:
         path.write_bytes(read(WEIGHTS))

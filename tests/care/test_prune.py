@@ -369,6 +369,24 @@ def test_a_file_is_kept_while_the_adopted_link_of_another_model_leads_to_it(
     assert not (bench.root / "comfyui/models/vae/art.safetensors").exists()
 
 
+def test_a_file_in_a_folder_that_two_services_share_goes_with_the_last_of_them(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
+    shared = bench.root / "shared"
+    shared.mkdir(parents=True)
+    for path, target in ((ONE, str(shared)), (TWO, "../../shared")):
+        (bench.root / path).parent.parent.mkdir(parents=True)
+        (bench.root / path).parent.symlink_to(target)
+    assert bench.sync(vae(bench)).code == 0
+    one = bench.manifest(vae(bench, **{"for": ["comfyui"]}))
+    assert care("remove", "vae", "--for", "stable-diffusion").code == 0
+    assert bench.run("prune", one).code == 0
+    assert bench.run("status", one).code == 0
+    assert care("remove", "vae").code == 0
+    assert list(shared.iterdir()) == []
+    assert care("list").report["entries"] == []
+
+
 @pytest.mark.parametrize("known", first(1, [False, True]))
 @pytest.mark.parametrize("absolute", first(1, [False, True]))
 def test_a_shared_blob_is_kept_while_another_repo_leads_to_it(
