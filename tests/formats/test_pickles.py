@@ -310,10 +310,12 @@ def test_an_archive_that_takes_long_to_search_counts_as_one_that_can_not_be_read
 ) -> None:
     opcodes = zipped(dict.fromkeys("abcd", b"N0" * 2000 + b"\xff"))
     jump = zipped({"a": b"X" + (2**21).to_bytes(4, "little") + bytes(2**22)}, zipfile.ZIP_DEFLATED)
-    assert not found(opcodes)
-    assert not found(jump)
+    header = f"{{'descr': '<f4', 'shape': ({'1,' * 400}), }}"
+    headers = zipped({name: array(header, b"") for name in ("a.npy", "b.npy")})
+    for data in (opcodes, jump, headers):
+        assert not found(data)
     monkeypatch.setattr(pickles._Effort.__init__, "__defaults__", (2**20,))
-    for data in (opcodes, jump):
+    for data in (opcodes, jump, headers):
         assert "too long" in str(judged(data))
 
 
