@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core import libc
-from modelfetch.core.fs import DIRECTORY_MODE, closing, try_chmod, try_chown
+from modelfetch.core.fs import DIRECTORY_MODE, closing, finish_folder
 from modelfetch.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -108,9 +108,7 @@ def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:
                 raise
             continue  # another process created it first
         with closing(os.open(folder, _OPEN_FOLDER)) as fd:  # not a link that others have put in its place
-            try_chmod(fd, DIRECTORY_MODE)
-            if owner:
-                try_chown(fd, owner)
+            finish_folder(fd, owner=owner)
 
 
 def sync_directory(path: Path) -> None:

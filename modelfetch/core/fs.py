@@ -230,6 +230,16 @@ def finish_file(
     try_fsync(fd, refused=refused)
 
 
+def finish_folder(fd: int, *, owner: tuple[int, int] | None = None, refused: Refused = ignore_refusal) -> None:
+    """Set a new folder's mode, 0755 whatever the umask, and owner; a set-group-ID bit that it inherited is kept.
+
+    Arguments and errors are those of `finish_file`.
+    """
+    try_chmod(fd, DIRECTORY_MODE | (os.fstat(fd).st_mode & stat.S_ISGID), refused=refused)
+    if owner:
+        try_chown(fd, owner, refused=refused)
+
+
 def hash_file(path: Path, *algorithms: str) -> tuple[Digest, ...]:
     """Return the digests of a file, read once.
 

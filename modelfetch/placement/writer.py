@@ -347,12 +347,10 @@ class ConsumerWriter:
 
     def _finish_folder(self, fd: int) -> None:
         """Set the mode and owner of a new folder."""
-        fs.try_chmod(fd, fs.DIRECTORY_MODE, refused=self._refused)
-        if self._owner:
-            fs.try_chown(fd, self._owner, refused=self._refused)
+        fs.finish_folder(fd, owner=self._owner, refused=self._refused)
 
     def _finish_own_folder(self, fd: int) -> None:
-        fs.try_chmod(fd, fs.DIRECTORY_MODE)
+        fs.finish_folder(fd)
 
     def _warn_no_link(self, blob: Path, error: OSError) -> None:
         user, here, there = os.geteuid(), find_mount(blob.parent), find_mount(self.tree.path(self._consumer))

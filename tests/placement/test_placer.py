@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,15 @@ def test_directories_are_0755_for_any_umask(world: World) -> None:
     world.place(world.job("comfyui/models/vae/deep/a.bin", SMALL))
     for folder in ("comfyui", "comfyui/models", "comfyui/models/vae", "comfyui/models/vae/deep", ".modelfetch"):
         assert stat.S_IMODE((world.root / folder).stat().st_mode) == 0o755, folder
+
+
+def test_folders_in_a_shared_one_pass_its_group_on(world: World) -> None:
+    shutil.rmtree(world.root, ignore_errors=True)
+    world.root.mkdir()
+    world.root.chmod(0o2775)
+    world.place(world.job("comfyui/models/vae/a.bin", SMALL))
+    for folder in ("comfyui", "comfyui/models/vae", ".modelfetch", ".modelfetch/receipts"):
+        assert stat.S_IMODE((world.root / folder).stat().st_mode) == 0o2755, folder
 
 
 def test_existing_files_with_the_right_bytes_are_adopted_and_keep_their_owner(world: World) -> None:
