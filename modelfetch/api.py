@@ -151,7 +151,7 @@ async def verify_async(
     *,
     tier: str | None = None,
     manifest: Files = None,
-    models: Sequence[str] = (),
+    models: str | Sequence[str] = (),
     quick: bool = False,
     older_than: float | str | None = None,
     repair: bool = False,
@@ -183,7 +183,7 @@ async def verify_async(
         from modelfetch.care.repair import check_files
         from modelfetch.care.verify import VerifyOptions
 
-        how = VerifyOptions(quick=quick, older_than=_age(older_than), models=tuple(models))
+        how = VerifyOptions(quick=quick, older_than=_age(older_than), models=_texts(models))
         return (await check_files(manifests, session, how, repair=repair))[0]
 
     return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
@@ -198,7 +198,7 @@ async def prune_async(
     *,
     tier: str | None = None,
     manifest: Files = None,
-    keep_tiers: Sequence[str] = (),
+    keep_tiers: str | Sequence[str] = (),
     older_than: float | str | None = None,
     dry_run: bool = False,
     progress: ProgressOption = False,
@@ -224,7 +224,7 @@ async def prune_async(
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
         from modelfetch.care.prune import PruneOptions, prune_files
 
-        how = PruneOptions(dry_run=dry_run, older_than=_age(older_than), keep_tiers=tuple(keep_tiers))
+        how = PruneOptions(dry_run=dry_run, older_than=_age(older_than), keep_tiers=_texts(keep_tiers))
         return (await asyncio.to_thread(prune_files, manifests, session, how, os.environ))[0]
 
     return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
@@ -237,7 +237,7 @@ prune = blocking(prune_async)
 @checked(OptionValues)
 async def remove_async(
     *names: str | Sequence[str],
-    keep_tiers: Sequence[str] = (),
+    keep_tiers: str | Sequence[str] = (),
     older_than: float | str | None = None,
     dry_run: bool = False,
     progress: ProgressOption = False,
@@ -262,8 +262,10 @@ async def remove_async(
     async def work(_: Sequence[Manifest], session: Session) -> Report:
         from modelfetch.care.prune import PruneOptions, remove_models
 
-        how = PruneOptions(dry_run=dry_run, older_than=_age(older_than), keep_tiers=tuple(keep_tiers))
+        how = PruneOptions(dry_run=dry_run, older_than=_age(older_than), keep_tiers=_texts(keep_tiers))
         given = [str(name) for name in _flat(names)]
+        if not given:
+            raise UsageError("no model was named", hint="`modelfetch list` shows their names")
         return (await asyncio.to_thread(remove_models, given, session, how, os.environ))[0]
 
     return await _on_manifests(None, None, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
@@ -304,6 +306,8 @@ async def adopt_async(
         from modelfetch.care.dedupe import dedupe_folders
 
         paths = [Path(folder) for folder in _flat(folders)]
+        if not paths:
+            raise UsageError("no folder was named", hint="help(modelfetch.adopt) lists the arguments")
         if dedupe:
             return (await asyncio.to_thread(dedupe_folders, paths, session, apply=dry_run is False))[0]
         return (await asyncio.to_thread(adopt_folders, paths, session, in_place=in_place))[0]
@@ -399,9 +403,8 @@ async def pin_async(
     """
     from modelfetch.pinning.run import run_pin
 
-    names = (upgrade,) if isinstance(upgrade, str) else tuple(upgrade)
     with _listening(progress, cancel) as (sink, scope):
-        result = await run_pin(Path(manifest), options, check=check, upgrade=names, sink=sink, cancel=scope)
+        result = await run_pin(Path(manifest), options, check=check, upgrade=_texts(upgrade), sink=sink, cancel=scope)
     return result.report
 
 
@@ -415,7 +418,7 @@ async def add_async(
     *,
     manifest: str | Path = "models.yaml",
     kind: str | None = None,
-    consumers: Sequence[str] = (),
+    consumers: str | Sequence[str] = (),
     name: str | None = None,
     dry_run: bool = False,
     choose: Choose | None = None,
@@ -449,10 +452,10 @@ async def add_async(
     from modelfetch.pinning.types import AddRequest
 
     request = AddRequest(
-        links=(links,) if isinstance(links, str) else tuple(links),
+        links=_texts(links),
         manifest=Path(manifest),
         kind=kind,
-        consumers=tuple(consumers),
+        consumers=_texts(consumers),
         name=name,
         dry_run=dry_run,
         choose=choose,
@@ -511,6 +514,11 @@ def _age(older_than: float | str | None) -> float | None:
     """Parse an age; raises UsageError."""
     age: float | None = parse_values({"older_than": older_than}).get("older_than")
     return age
+
+
+def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
+    """One or several texts."""
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _flat(values: Sequence[str | Path | Sequence[str | Path]]) -> Iterator[str | Path]:

@@ -143,11 +143,38 @@ def test_a_cancelled_task_ends_and_the_next_run_finishes(manifest: Path, tmp_pat
         ("verify(tier=8)", r"verify\(tier=8\): expected a tier's name"),
         ("sync(progress='bar')", r"sync\(progress='bar'\): expected True, False, or a function"),
         ("prune(cancel=True)", r"prune\(cancel=True\): expected a modelfetch.Cancel"),
+        ("sync('m.yaml')", r"sync\('m.yaml'\): name this argument, such as manifest="),
+        ("retrieve('hf://a/b/c', None, True)", r"retrieve\(True\): name this argument"),
+        ("retrieve(None)", r"retrieve\(uri=None\): expected a URI as text"),
+        ("fit(5)", r"fit\(uri=5\): expected a URI as text"),
+        ("pin(None)", r"pin\(manifest=None\): expected a manifest file's path"),
     ],
 )
 def test_an_unknown_option_or_an_argument_of_the_wrong_type_is_a_type_error_that_names_it(call: str, text: str) -> None:
     with pytest.raises(TypeError, match=text):
         eval(f"modelfetch.{call}")  # noqa: S307 - the calls are those above
+
+
+@each(
+    ("call", "text"),
+    [
+        ("verify(models='nothing')", "no model 'nothing' was placed in"),
+        ("prune(keep_tiers='nothing')", "there is no tier 'nothing'"),
+        ("remove('x', keep_tiers='nothing')", "there is no tier 'nothing'"),
+        ("add('file:///x.gguf', consumers='nothing')", "unknown consumer 'nothing'"),
+        ("pin('nothing.yaml', upgrade='x')", "nothing.yaml: no such file"),
+        ("remove()", "no model was named"),
+        ("remove([])", "no model was named"),
+        ("adopt()", "no folder was named"),
+    ],
+)
+def test_one_text_is_taken_for_a_list_of_texts_and_an_empty_list_is_refused(
+    call: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "files/ai-models").mkdir(parents=True, exist_ok=True)
+    report = eval(f"modelfetch.{call}")  # noqa: S307 - the calls are those above
+    assert [error.message.startswith(text) for error in report.errors] == [True], report.errors
 
 
 def test_a_tier_and_a_manifest_together_are_a_type_error() -> None:

@@ -37,15 +37,21 @@ def checked(values: type) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Cal
         name = function.__name__.removesuffix("_async")
         signature = _signature(function, values)
         known = [*signature.parameters, *_OLDER_NAMES]
+        unnamed = [one.name for one in signature.parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+        takes_any = any(one.kind is one.VAR_POSITIONAL for one in signature.parameters.values())
 
         @functools.wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            for given, value in kwargs.items():
+            if len(args) > len(unnamed) and not takes_any:
+                text = f"name this argument, such as manifest=…; help(modelfetch.{name}) lists them"
+                raise TypeError(f"{name}({args[len(unnamed)]!r:.80}): {text}")
+            for given, value in (*zip(unnamed, args, strict=False), *kwargs.items()):
                 if given not in known:
                     near = nearest(given, known)
                     text = f"did you mean {near!r}?" if near else f"help(modelfetch.{name}) lists the options"
                     raise TypeError(f"{name}() has no option {given!r}; {text}")
-                if given in _EXPECTED and not _EXPECTED[given][1](value):
+                may_be_none = given in signature.parameters and signature.parameters[given].default is None
+                if given in _EXPECTED and not (value is None and may_be_none) and not _EXPECTED[given][1](value):
                     raise TypeError(f"{name}({given}={value!r:.80}): expected {_EXPECTED[given][0]}")
             return await function(*args, **kwargs)
 
@@ -79,9 +85,9 @@ def _is_file(value: object) -> bool:
 
 
 def _is_files(value: object) -> bool:
-    if value is None or isinstance(value, str):
-        return value is None or _is_file(value)
-    return _is_file(value) or (isinstance(value, Sequence) and all(map(_is_file, value)))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return all(map(_is_file, value))
+    return _is_file(value)
 
 
 def _is_progress(value: object) -> bool:
@@ -89,10 +95,11 @@ def _is_progress(value: object) -> bool:
 
 
 _EXPECTED: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    "tier": ("a tier's name", lambda value: value is None or isinstance(value, str)),
+    "uri": ("a URI as text", lambda value: isinstance(value, str)),
+    "tier": ("a tier's name", lambda value: isinstance(value, str)),
     "manifest": ("a manifest file's path, or a list of them", _is_files),
     "progress": ("True, False, or a function of one event", _is_progress),
     "events": ("a function of one event", _is_progress),
-    "cancel": ("a modelfetch.Cancel", lambda value: value is None or isinstance(value, Cancel)),
+    "cancel": ("a modelfetch.Cancel", lambda value: isinstance(value, Cancel)),
 }
 """What arguments of these names must be, with their check."""
