@@ -5,6 +5,7 @@ It combines receipts, the store's index and a walk over the services' folders; n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat as statmod
 from collections import defaultdict
@@ -84,8 +85,8 @@ class Item:
         verified_at: When its bytes were last known to be right without a check of their own: the date of a blob's
             record, or the mtime of a file that modelfetch wrote and that was not modified since.
         entry: The receipt's entry, for a placement.
-        respelled: The path of another placement that is this very file: by a link between folders, or on a file system
-            without a difference between upper and lower case.
+        respelled: The path of another placement that is this very file: its folder is the same by a link or a mount, or
+            the file system makes no difference between upper and lower case.
     """
 
     file: Path
@@ -242,21 +243,24 @@ def _placements(tree: RootTree, store: Store, receipt: Receipt, checks: Mapping[
 def _with_spellings(placed: list[Item]) -> list[Item]:
     """Note which placements are one file by two paths.
 
-    One of two spellings is not listed in the folder; the folders of two services may be links to one.
+    One of two spellings is not listed in the folder; the folders of two services may be one, by links or mounts.
     """
-    real, names = cache(os.path.realpath), cache(os.listdir)
-    groups: dict[str, list[tuple[str, Item]]] = defaultdict(list)
+    folders, names = cache(os.stat), cache(os.listdir)
+    groups: dict[object, list[Item]] = defaultdict(list)
     for item in placed:
         if item.path is not None and item.inode is not None:
-            name = f"{real(item.file.parent)}/{item.file.name}"
-            groups[collision_key(name)].append((name, item))
-    same: dict[str, str] = {}
+            with contextlib.suppress(OSError):  # it was removed meanwhile
+                groups[inode_of(folders(item.file.parent)), collision_key(item.file.name)].append(item)
+    same: dict[str, Item] = {}
     for group in (group for group in groups.values() if len(group) > 1):
-        listed = {name for name, item in group if item.file.name in names(item.file.parent)}
+        listed = {item.file.name for item in group if item.file.name in names(item.file.parent)}
         if len(listed) < len(group):
-            for (_, item), (_, other) in zip(group, (*group[1:], group[0]), strict=True):
-                same[item.path or ""] = other.path or ""
-    return [replace(item, respelled=same[item.path]) if item.path in same else item for item in placed]
+            # What modelfetch made by one path, it found there by the other.
+            made = any(item.origin is Origin.MADE and item.condition is Condition.PRESENT for item in group)
+            for item, other in zip(group, (*group[1:], group[0]), strict=True):
+                origin = Origin.MADE if made else item.origin
+                same[item.path or ""] = replace(item, respelled=other.path, origin=origin)
+    return [same.get(item.path or "", item) for item in placed]
 
 
 def _stat(file: Path, entry: Entry) -> tuple[Path, os.stat_result | None, PathStat | None]:

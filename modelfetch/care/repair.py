@@ -236,24 +236,37 @@ def _restore(findings: Sequence[Finding], right: _Bytes | None, session: Session
     for finding in findings:
         if finding.item is not None and finding.item.consumer is not None:
             by_consumer[finding.item.consumer].append(finding.item)
+    restored: dict[PathStat, Made] = {}
     for consumer, items in by_consumer.items():
         try:
             with session.placer.locked(consumer, doing="restoring in") as (book, writer):
-                _restore_items(items, right, book, writer)
+                _restore_items(items, right, book, writer, restored)
         except (LockLostError, ChangedMeanwhileError):
             path = session.inspector.tree.path(items[0].path or "")
             raise DiskError(f"{path} was changed while it was restored", hint="run it again") from None
 
 
-def _restore_items(items: Sequence[Item], right: _Bytes | None, book: ReceiptBook, writer: ConsumerWriter) -> None:
-    """Write the right bytes to each path of a consumer, under its lock."""
+def _restore_items(
+    items: Sequence[Item],
+    right: _Bytes | None,
+    book: ReceiptBook,
+    writer: ConsumerWriter,
+    restored: dict[PathStat, Made],
+) -> None:
+    """Write the right bytes to each path of a consumer, under its lock.
+
+    ``restored``: the files that have them already, for two services may have one folder by a link or mount.
+    """
     entries: dict[str, Entry] = {}
     for item in items:
         entry = book.load().entries.get(item.path or "")
         if entry is None or entry != item.entry:
             continue  # another process placed something else meanwhile
         book.claim({item.path or "": entry.claim} if entry.made else {})
-        made = _persistently(partial(_write, item, entry, right, writer))
+        there = writer.tree.lstat(item.path or "")
+        made = restored.get(there) if there is not None else None
+        made = made or _persistently(partial(_write, item, entry, right, writer))
+        restored[made.seen] = made
         seen, how = made.seen, made.how if entry.made else entry.how
         entries[item.path or ""] = replace(entry, size=seen.size, mtime_ns=seen.mtime_ns, how=how, target=seen.target)
     writer.sync()

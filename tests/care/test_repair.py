@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,13 +14,14 @@ from modelfetch.cli.app import run
 from modelfetch.placement import receipts, writer
 from modelfetch.store.chunks import CHUNK
 from tests.care.conftest import actions
+from tests.care.test_prune import share_folder
+from tests.cases import first
 from tests.damage import flip
 from tests.pipeline.entries import WEIGHTS, commit, ollama, read, sha256, vae, whisper
 from tests.transfer.world import payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from modelfetch.care.verify import Finding
     from modelfetch.pipeline.session import Session
@@ -253,6 +255,20 @@ def test_a_file_whose_inode_changes_with_the_first_rename_is_restored(
     flip(bench.root / ONE)
     answers += [False] * 3
     assert care("verify", "--repair").code == 74
+
+
+@pytest.mark.parametrize("harm", first(1, [flip, Path.unlink]))
+def test_a_file_in_a_folder_that_two_services_share_is_restored_once(
+    bench: Bench, care: Callable[..., Result], harm: Callable[[Path], None]
+) -> None:
+    shared = share_folder(bench)
+    assert bench.sync(vae(bench)).code == 0
+    harm(shared / "art.safetensors")
+    result = care("verify", "--repair")
+    assert result.code == 0, result.err
+    assert not (bench.root / ".modelfetch/displaced").exists()
+    assert (shared / "art.safetensors").read_bytes() == read(WEIGHTS)
+    assert bench.run("status", bench.manifest(vae(bench))).code == 0
 
 
 @pytest.mark.parametrize("where", ["snapshots/*/model.bin", "refs/main"])
