@@ -434,15 +434,19 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, step: int) -> I
     Raises:
         Exception: One of `BROKEN_ARCHIVE`, if the file is damaged, encrypted or of an unknown compression.
     """
-    start_decoder = _ZIP_DECOMPRESSORS.get(info.compress_type)
+    start_decoder, left = _ZIP_DECOMPRESSORS.get(info.compress_type), info.file_size
     if start_decoder is None:
         with archive.open(info) as source:
-            yield from iter(lambda: source.read(step), b"")
+            while piece := source.read(step):
+                left -= len(piece)
+                yield piece
+        if left:
+            raise zipfile.BadZipFile(f"{info.filename} ends too early")
         return
     packed = copy.copy(info)
     packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
     del packed.CRC  # that of the content
-    left, crc = info.file_size, 0
+    crc = 0
     with archive.open(packed) as source:
         decoder, data = start_decoder(source, info)
         while left:
@@ -572,9 +576,10 @@ class _OpcodeReader:
         for count in range(_MAX_OPCODES):
             self.count = count
             cut_off = PickleVerdict.CUT_OFF if count >= _FEW else PickleVerdict.NO
-            if self._at >= self._size:
+            code = self._peek(1) if self._at < self._size else b""
+            if not code:
                 return cut_off
-            op = _OPCODES.get(self._peek(1)[0])
+            op = _OPCODES.get(code[0])
             length = self._argument(op) if op is not None and self._apply(op) else None
             if op is None or length is None:
                 return PickleVerdict.NO

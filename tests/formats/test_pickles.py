@@ -438,6 +438,7 @@ def test_a_truncated_pickle_is_distinguished_from_other_data() -> None:
     data = pickle.dumps({"a": [1, 2.5, "x"] * 200}, protocol=0)
     assert read_pickle(data[:512]) is PickleVerdict.CUT_OFF
     assert read_pickle(data) is PickleVerdict.YES
+    assert find_pickle(2**31, lambda at, count: b"N0N0N0"[at : at + count]) is None  # shorter than was said
 
 
 @each("pack", [zipped, tarred])

@@ -17,6 +17,7 @@ from modelfetch.errors import IntegrityError
 from modelfetch.formats.content_check import check_pickle
 from modelfetch.formats.pickles import find_pickle, read_member
 from modelfetch.placement.archive import copy_member, list_members, open_archive
+from tests.cases import first
 from tests.examples import examples
 
 if TYPE_CHECKING:
@@ -57,6 +58,19 @@ def test_every_compression_of_zipfile_is_unpacked_in_bounded_steps(tmp_path: Pat
     with open_archive(tmp_path / "x.zip") as opened:
         pieces = [len(piece) for piece in read_member(opened, opened.infolist()[0], 1000)]
     assert (max(pieces), sum(pieces)) == (1000, 2**20)
+
+
+@pytest.mark.parametrize("method", first(1, METHODS))
+def test_a_file_that_is_shorter_than_the_archive_says_is_damaged(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive:
+        archive.writestr("a", b"N0" * 99)
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    at = data.rindex(b"PK\1\2") + 24
+    data[at : at + 4] = (2**31).to_bytes(4, "little")
+    (tmp_path / "x.zip").write_bytes(data)
+    with pytest.raises(IntegrityError, match="a is damaged") as caught:
+        unpacked(tmp_path / "x.zip")
+    assert caught.value.code == "unsafe-archive"
 
 
 @pytest.mark.parametrize("method", [9, 93, 98])
