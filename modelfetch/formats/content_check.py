@@ -37,6 +37,7 @@ from modelfetch.formats.signatures import (
     begins_as_any_model,
     has_signature,
     is_gguf,
+    is_other_media,
     is_safetensors,
     is_torch_archive,
     suffix_of,
@@ -67,6 +68,8 @@ _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # ESC colours tex
 _WIDE_TEXT = re.compile(rb"(?:[\t\n\r -~]\0){5,}+|(?:\0[\t\n\r -~]){5,}+")  # UTF-16 without a byte order mark
 _COMPANION_SUFFIXES = frozenset({".json", ".yaml", ".yml", ".txt", ".md", ".jinja"})
 """Suffixes of files that accompany weights; they do not count as weights, whatever the kind of their entry."""
+_NEVER_MARKUP = frozenset({".json", ".yaml", ".yml"})
+"""Suffixes of files without weights that never begin as a web page does, whatever type a server declares."""
 _NEVER_PICKLED = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".tflite", *_COMPANION_SUFFIXES})
 """Suffixes of files that no program loads as a pickle."""
 
@@ -97,12 +100,19 @@ def suffix_for(head: bytes) -> str | None:
 # ── pages and messages in place of a file ──
 def looks_like_html(head: bytes) -> bool:
     """Whether bytes begin as a web page does."""
-    return head.removeprefix(_BOM).lstrip().lower().startswith(_HTML_STARTS)
+    return _in_utf8(head).lstrip().lower().startswith(_HTML_STARTS)
+
+
+def _in_utf8(head: bytes) -> bytes:
+    """Return a text in UTF-8 without its byte order mark; other bytes as they are."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return head[: len(head) & ~1].decode("utf-16", "replace").encode()
+    return head.removeprefix(_BOM)
 
 
 def looks_like_json(head: bytes) -> bool:
     """Whether bytes begin as a JSON object or array does."""
-    text = head.removeprefix(_BOM).lstrip()
+    text = _in_utf8(head).lstrip()
     return text[:1] in (b"{", b"[") and all(byte >= 0x20 or byte in b"\t\r\n" for byte in text)
 
 
@@ -151,6 +161,16 @@ def check_replacement(path: str, head: bytes, url: str) -> ModelfetchError | Non
         return None
     line = text.splitlines()[0][:60].decode("utf-8", "replace") if text else ""
     return page_error(path, url, what="an XML message" if text.startswith(b"<") else f"text ({line!r})")
+
+
+def message_error(path: str, head: bytes, url: str, *, by_kind: bool = False) -> ModelfetchError | None:
+    """The error for a page or a message of whose bytes it is known that they are not the file's."""
+    if not is_weights(path, by_kind=by_kind):
+        is_page = looks_like_html(head) or looks_like_html(decompressed_start(head, lambda: head))
+        return page_error(path, url, what="a web page") if is_page else None
+    if is_other_media(path, head):
+        return page_error(path, url, what="an image")
+    return check_replacement(path, head, url) if head else None
 
 
 def _without_padding(head: bytes) -> bytes:
@@ -203,7 +223,8 @@ def check_head(
     if not is_weights(path, by_kind=by_kind):
         if suffix in PACKED and not head.startswith(PACKED[suffix]):
             return check_replacement(path, head, url) or _wrong_start_error(path, suffix, head)
-        if suffix in (".html", ".htm", ".xhtml", ".xml", ".svg") or not (html_type and looks_like_html(head)):
+        is_page = (html_type or suffix in _NEVER_MARKUP) and looks_like_html(head)
+        if suffix in (".html", ".htm", ".xhtml", ".xml", ".svg") or not is_page:
             return None
         return page_error(path, url, what="a web page")
     if (error := check_replacement(path, head, url)) is not None:

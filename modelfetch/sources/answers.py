@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError
+from modelfetch.errors import IntegrityError, NotAModelError
 from modelfetch.formats.content_check import HEAD
-from modelfetch.http import check_status
+from modelfetch.http.status import status_error
 from modelfetch.http.types import ContentRange
 from modelfetch.manifest.paths import safe_name
 
@@ -64,16 +64,14 @@ def check_file(response: Response, requested: str, *, what: str, uri: str) -> No
     expired: another attempt gets a new one.
 
     Raises:
-        ModelfetchError: As `check_status`.
+        ModelfetchError: As `status_error`, for successful statuses without a file (204, 205), too.
     """
-    if response.status == 416:
+    if response.status in (200, 206, 416):
         return
-    try:
-        check_status(response, what=what, uri=uri)
-    except ModelfetchError as error:
-        if response.status in _EXPIRED and is_elsewhere(response, requested):
-            error.permanent = False
-        raise
+    error = status_error(response, what=what, uri=uri)
+    if response.status in _EXPIRED and is_elsewhere(response, requested):
+        error.permanent = False
+    raise error
 
 
 def is_elsewhere(response: Response, requested: str) -> bool:

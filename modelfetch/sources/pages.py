@@ -123,7 +123,7 @@ def _replacement(response: Response, path: str) -> ModelfetchError | None:
 def _begins_as_page(response: Response, first: bytes, *, text: bool) -> bool:
     """Return whether a body declared as a web page starts like one, or is a ``text``: some declare every file so."""
     begins = first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"")
-    return begins or (text and response.status == 200 and looks_like_text(first[:HEAD]))
+    return begins or looks_like_html(first) or (text and response.status == 200 and looks_like_text(first[:HEAD]))
 
 
 def _may_match(response: Response, first: bytes, digest: Digest) -> bool:

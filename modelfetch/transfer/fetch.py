@@ -34,9 +34,8 @@ from modelfetch.formats.content_check import (
     check_artifact,
     check_artifact_head,
     digest_decides,
-    looks_like_html,
     may_be_hidden_pickle,
-    page_error,
+    message_error,
 )
 from modelfetch.http.retry import Attempts
 from modelfetch.store.chunks import hash_open_file
@@ -356,10 +355,10 @@ class _Transfer:
             digests |= hash_open_file(partial.fd, wanted.algorithm)[0]
         found = digests[wanted.algorithm]
         if found != wanted:
-            head = os.pread(partial.fd, HEAD, 0)
-            if looks_like_html(head):
-                raise page_error(self._artifact.path, "", what="a web page")
-            raise IntegrityError(f"{self._artifact.path} has {found}, expected {wanted}")
+            message = message_error(
+                self._artifact.path, os.pread(partial.fd, HEAD, 0), "", by_kind=self._artifact.weights
+            )
+            raise message or IntegrityError(f"{self._artifact.path} has {found}, expected {wanted}")
         return digests
 
 

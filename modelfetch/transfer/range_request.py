@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError, UnreachableError
-from modelfetch.formats.content_check import is_weights, page_error
+from modelfetch.formats.content_check import HEAD, is_weights, message_error, page_error
+from modelfetch.http import UndecodableError
 from modelfetch.http.status import status_error
 from modelfetch.http.types import ContentRange, http_date
 
@@ -147,12 +148,17 @@ def _page_instead(response: Response, what: str, *, wrong_size: bool) -> Modelfe
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "text/html" and not what.lower().endswith((".html", ".htm")):
         return page_error(what, response.url, what="a web page")
+    if is_weights(what) and kind == "application/json":
+        return page_error(what, response.url, what="a JSON message")
+    if not wrong_size:
+        return None
     is_text = kind.startswith("text/") or kind in _TEXTS  # some servers declare every file as text
-    if is_weights(what) and (kind == "application/json" or (wrong_size and is_text)):
-        return page_error(what, response.url, what="a JSON message" if kind == "application/json" else "a text")
-    if is_weights(what) and wrong_size and kind.startswith("image/"):
-        return page_error(what, response.url, what="an image")
-    return None
+    if is_weights(what) and (is_text or kind.startswith("image/")):
+        return page_error(what, response.url, what="a text" if is_text else "an image")
+    try:
+        return message_error(what, response.read_start(HEAD)[:HEAD], response.url)
+    except UndecodableError:
+        return None
 
 
 def _part(

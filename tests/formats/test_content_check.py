@@ -675,6 +675,13 @@ def test_text_files_are_refused_only_where_the_answer_is_a_page() -> None:
     assert check_head("index.html", page, url="", html_type=True, allow_pickle=False) is None
 
 
+@each("name", ["config.json", "conf.yaml", "x.index.json"])
+@each("page", [b"<html>sorry</html>", b"\xef\xbb\xbf\n<!DOCTYPE html>", "\n<html>".encode("utf-16")])
+def test_a_page_in_the_place_of_json_is_refused_whatever_its_type(name: str, page: bytes) -> None:
+    assert check_head(name, page, url="", html_type=False, allow_pickle=False) is not None
+    assert check_head("README.md", page, url="", html_type=True, allow_pickle=False) is not None
+
+
 def test_a_truncated_file_without_a_digest_is_not_kept(world: World) -> None:
     data = safetensors({"x": 300_000})
     with Origin(data[:-1000]) as origin, pytest.raises(NotAModelError) as caught:

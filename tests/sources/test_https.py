@@ -65,6 +65,13 @@ def test_an_empty_file_has_a_size_too(bench: SourceBench, hub: Hub) -> None:
     assert bench.resolve(hub.files + "empty.txt").artifacts[0].size == 0
 
 
+@pytest.mark.parametrize("status", [204, 205])
+def test_a_status_without_a_body_is_no_empty_file(bench: SourceBench, hub: Hub, status: int) -> None:
+    hub.faults.add("/files/*", Status(code=status), times=None)
+    error = bench.refusal(f"{hub.files}config.json")
+    assert (error.exit_code, error.code, error.permanent) == (69, "bad-response", True)
+
+
 def test_a_size_that_contradicts_is_65(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"123")
     error = bench.refusal(hub.files + "x.bin", size=4)

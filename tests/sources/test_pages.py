@@ -22,6 +22,7 @@ BODIES = [
     ("text/html", PAGE),
     ("text/html", b"\r\n \xef\xbb\xbf" + PAGE),
     ("text/html", b""),
+    ("text/html; charset=utf-16", PAGE.decode().encode("utf-16")),
     ("text/html; charset=shift_jis", "ログインしてください".encode("shift-jis")),
     ("application/octet-stream", PAGE),
     ("application/octet-stream", b"<p>log in"),

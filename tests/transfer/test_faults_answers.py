@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from email.utils import formatdate
 
@@ -17,6 +18,7 @@ from modelfetch.errors import (
     RetryLaterError,
     UnreachableError,
 )
+from tests.cases import first
 from tests.transfer.bodies import DATA
 from tests.transfer.server import Origin, answering, drop_after
 from tests.transfer.world import World, payload
@@ -111,6 +113,33 @@ def test_a_json_message_is_refused_as_a_model(world: World) -> None:
         for data in (DATA, None):
             with pytest.raises(NotAModelError):
                 world.fetch(origin, data=data, path="model.safetensors")
+
+
+PORTAL = b"<!DOCTYPE html><html>Welcome to our network</html>"
+
+
+@pytest.mark.parametrize("known", ["digest", "digest and size"])
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    first(
+        3,
+        [
+            ("text/plain", PORTAL),
+            ("application/octet-stream", b'{"portal": "please log in"}'),
+            ("", "\ufeff\n<html>".encode("utf-16-le")),
+            ("", PORTAL),
+            ("application/xhtml+xml", b"<?xml version='1.0'?>" + PORTAL),
+            ("application/octet-stream", gzip.compress(PORTAL, mtime=0)),
+        ],
+    ),
+)
+def test_a_page_in_the_place_of_pinned_weights_is_named_whatever_its_type(
+    world: World, kind: str, body: bytes, known: str
+) -> None:
+    with Origin(DATA, default=answering(200, {"Content-Type": kind} if kind else {}, body)) as origin:
+        with pytest.raises(NotAModelError) as caught:
+            world.fetch(origin, data=DATA, size=None if known == "digest" else len(DATA), path="model.safetensors")
+        assert "upstream" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_login_page_is_a_credentials_error(world: World) -> None:

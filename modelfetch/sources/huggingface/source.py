@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from modelfetch.sources.base import ReadBlob
 
 _LINKED = "x-linked-etag"
+_HUBS_FIELDS = frozenset({"x-repo-commit", "x-checksum-sha1"})
 _EMPTY_OID = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # git's name of an empty file
 _REFUSED_API = frozenset({"forbidden", "missing-or-private"})
 """Errors of the API for which files are looked for without it: a proxy may let only those through."""
@@ -288,13 +289,10 @@ class HfSource(Source[HfUri]):
             commit = read_commit(fields.get("x-repo-commit", "").strip(), uri.revision or "main")
             linked, etag = (_etag(fields.get(name, "")) for name in (_LINKED, "etag"))
             size = read_size(parse_decimal(fields.get("x-linked-size", "").strip()))
-            if size is None and not moved:  # many servers answer HEAD with a length of 0
+            by_hub = bool(moved or linked or read_hash(etag, SHA1) or not fields.keys().isdisjoint(_HUBS_FIELDS))
+            if size is None and by_hub and not moved:  # many servers answer HEAD with a length of 0
                 size = total_size(response) or (0 if etag == _EMPTY_OID else None)
-            if (
-                not (moved or linked or "x-repo-commit" in fields)
-                and is_html(fields)
-                and not path.endswith((".html", ".htm"))
-            ):
+            if not by_hub and is_html(fields) and not path.endswith((".html", ".htm")):
                 message = f"{self._settings.hf_endpoint} sent a web page instead of {path} of {uri.repo}"
                 raise UnreachableError(message, code="bad-response", permanent=True)
         # The ETag of an externally stored file is that of the other store, not a digest of its content.

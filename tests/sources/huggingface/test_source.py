@@ -307,6 +307,15 @@ def test_a_mirror_that_refuses_to_send_headers_is_queried_in_other_ways(
     assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
 
 
+@pytest.mark.parametrize("content_type", ["text/plain", "application/octet-stream"])
+def test_the_length_of_a_page_that_no_hub_sent_is_no_size(
+    bench: SourceBench, repo: HfRepo, hub: Hub, content_type: str
+) -> None:
+    hub.faults.add("*", Status(code=200, body="<html>Welcome</html>", content_type=content_type), times=None)
+    found = bench.resolve(f"hf://org/repo@{repo.main}/config.json", digest=DIGEST, size=1000)
+    assert [(a.size, a.digest) for a in found.artifacts] == [(1000, DIGEST)]
+
+
 def test_a_length_of_0_in_the_answer_to_head_is_no_size(bench: SourceBench, hub: Hub) -> None:
     hub.world.hf_repo("org/other", {"a.json": b"{}", "empty.txt": b""})
     hub.faults.add("/api/*", Status(code=404), times=None)
