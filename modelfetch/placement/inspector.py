@@ -172,6 +172,26 @@ class Inspector:
         path = self.tree.path(placement.path)
         raise DiskError(f"{path} changes while it is read", hint="stop the service that writes to it, and run again")
 
+    def is_in_place(self, path: str, entry: Entry) -> bool:
+        """Whether a path is in the state that an entry records, or was rewritten by its service since."""
+        with contextlib.suppress(OSError, DestinationError):
+            seen = self.tree.lstat(path)
+            if seen is not None and seen.target is not None and entry.digest is not None:  # an adopted symlink
+                seen = self.tree.lstat(path, follow=True)
+            return seen is not None and (fits(entry, seen) or is_rewritten(path, entry, seen))
+        return False
+
+    def find_claimed(self, path: str, receipt: Receipt) -> Entry | None:
+        """The entry of a file that the journal claims, if it has the claimed bytes; hashes what is no link of a blob.
+
+        Raises:
+            DestinationError: The path leads outside ROOT.
+            OSError: It can't be read.
+        """
+        with contextlib.suppress(_ChangedError):
+            return self._known(path, receipt, self.tree.lstat(path))
+        return None
+
     def is_damaged(self, path: str, seen: PathStat | None) -> bool:
         """Whether the last full check of a path found other bytes, and nothing was written since."""
         check = self._damage.get(path)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from modelfetch.core import directories, fs, os_errors
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice, Placed
-from modelfetch.errors import DestinationError, DiskError, ModelfetchError
+from modelfetch.core.units import format_list
+from modelfetch.errors import DestinationError, DiskError, ModelfetchError, RetryLaterError
 from modelfetch.placement.inspector import Inspection, wanted_digest
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.layouts import Placement, PlacementMethod
@@ -161,18 +162,23 @@ class Placer:
     def finish(self) -> dict[str, ModelfetchError]:
         """Write all changed receipts, and the dates at which kept files were hashed; returns the errors by consumer.
 
-        Files of interrupted models are recorded too, so that the next run need not read them again.
+        Files of interrupted models are recorded too, so that the next run need not read them again. It is an error if
+        another process has replaced or removed what this run has placed.
         """
         if self._checked:
             with suppress(ModelfetchError, OSError):  # they then count as never verified
                 add_checks(directories.own_folder(self._root), self._checked, timeout=_LAST_WRITE_TIMEOUT)
         errors: dict[str, ModelfetchError] = {}
         for consumer, run in list(self._runs.items()):
-            if not run.book.is_dirty:
+            if not run.book.is_dirty and not run.book.is_outdated:
                 continue
             try:
                 with self.locked(consumer, last=True):
-                    run.book.write(run.writer.confirm)
+                    run.book.load()
+                    if run.book.is_dirty:
+                        run.book.write(run.writer.confirm)
+                if run.book.overwritten:
+                    raise self._overwritten_error(run.book.overwritten)
             except LockLostError:
                 pass  # the journal has everything that the next run needs
             except ModelfetchError as error:
@@ -220,7 +226,8 @@ class Placer:
                     check=self._cancel.check,
                     refused=self._store.refused,
                 )
-                self._runs[consumer] = _ConsumerRun(book=ReceiptBook(self._root, consumer), writer=writer)
+                book = ReceiptBook(self._root, consumer, is_in_place=self._inspector.is_in_place)
+                self._runs[consumer] = _ConsumerRun(book=book, writer=writer)
             return self._runs[consumer]
 
     def _place(self, request: PlacementRequest, run: _ConsumerRun) -> None:
@@ -335,6 +342,11 @@ class Placer:
             hint = "does the service clean its folder? Start it after modelfetch, or with OLLAMA_NOPRUNE=1"
             return DiskError(f"{path} keeps disappearing after it was placed", hint=hint)
         return DiskError(f"{path} keeps changing", hint="stop the service that writes to it, and run again")
+
+    def _overwritten_error(self, paths: set[str]) -> RetryLaterError:
+        shown = format_list([str(self._inspector.tree.path(path)) for path in sorted(paths)], most=2)
+        message = f"{shown}: another process replaced or removed what was placed"
+        return RetryLaterError(message, code="lock-timeout", hint="run it again once the other one has ended")
 
     def _path(self, job: PlacementJob) -> Path:
         return self._inspector.tree.path(job.placement.path)

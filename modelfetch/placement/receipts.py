@@ -189,19 +189,29 @@ class ReceiptBook:
     """One consumer's receipt during a run: read once, extended in memory, written periodically.
 
     Everything but the constructor requires the consumer's lock. If another process changed the receipt in between, it
-    is read again and the unwritten changes are added to it.
+    is read again, and this run's entries are added to it as far as they still describe what is on disk.
+
+    Args:
+        root: ROOT.
+        consumer: The consumer.
+        is_in_place: Whether a path is in the state that an entry records.
+
+    Attributes:
+        overwritten: The paths of this run that another process has replaced or removed since.
     """
 
-    def __init__(self, root: Path, consumer: str) -> None:
+    def __init__(self, root: Path, consumer: str, *, is_in_place: Callable[[str, Entry], bool]) -> None:
         self._root = root
         self._consumer = consumer
+        self._is_in_place = is_in_place
+        self.overwritten: set[str] = set()
         self._entries: dict[str, Entry] = {}
         self._frozen: dict[str, Frozen] = {}
         self._claims: dict[str, tuple[Claim, ...]] = {}
         self._view = Receipt(consumer=consumer)
         self._keys: dict[tuple[str, str], set[str]] = {}
+        self._added: dict[str, Entry] = {}
         self._unwritten: tuple[dict[str, Entry], dict[str, Frozen]] = ({}, {})
-        self._on_disk: Mapping[str, Entry] = {}
         self._stamp: tuple[object, object] | None = None
         self._written_at = time.monotonic()
         self._cost = 0.0
@@ -212,6 +222,11 @@ class ReceiptBook:
         return any(self._unwritten)
 
     @property
+    def is_outdated(self) -> bool:
+        """Whether another process has written the receipt or the journal since it was read."""
+        return self._stamp is not None and self._stamp != self._current_stamp()
+
+    @property
     def is_due(self) -> bool:
         """Whether a write is due; writes are rare enough that a run of n models does not write n² entries."""
         pause = max(WRITE_EVERY, self._cost / _WRITE_SHARE)
@@ -219,17 +234,14 @@ class ReceiptBook:
 
     def load(self) -> Receipt:
         """The current receipt, as a live view. Raises the same errors as `read_receipt`."""
-        if self._stamp is None or self._stamp != self._current_stamp():
+        if self._stamp is None or self.is_outdated:
             stamp = self._current_stamp()
             found = read_receipt(self._root, self._consumer)
             self._entries, self._frozen = dict(found.entries), dict(found.frozen)
             self._claims, self._keys, self._stamp = dict(found.claims), {}, stamp
             for key, frozen in self._frozen.items():
                 self._keys.setdefault((frozen.tier, frozen.model), set()).add(key)
-            # What another process recorded since is newer than what this one placed before.
-            for path in [p for p in self._unwritten[0] if found.entries.get(p) != self._on_disk.get(p)]:
-                del self._unwritten[0][path]
-            self._on_disk = found.entries
+            self._unwritten = (self._entries_in_place(found.entries), self._unwritten[1])
             self._merge(*self._unwritten)
             self._view = replace(found, entries=self._entries, frozen=self._frozen, claims=self._claims)
         return self._view
@@ -247,6 +259,8 @@ class ReceiptBook:
 
     def add(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> None:
         """Add placed paths and resolutions; `write` makes them durable."""
+        self._added.update(entries)
+        self.overwritten.difference_update(entries)
         self._unwritten[0].update(entries)
         self._unwritten[1].update(frozen)
         self._merge(entries, frozen)
@@ -257,13 +271,22 @@ class ReceiptBook:
         receipt = self.load()
         write_receipt(self._root, receipt, confirm=confirm)
         self._unwritten = ({}, {})
-        self._on_disk = dict(self._entries)
         journal.compact(self._root, self._consumer, self._claims, confirm=confirm)
         stamp = self._current_stamp()
         confirm()
         self._stamp = stamp
         self._written_at = time.monotonic()
         self._cost = self._written_at - started
+
+    def _entries_in_place(self, recorded: Mapping[str, Entry]) -> dict[str, Entry]:
+        """This run's entries that the receipt lacks; drops those of paths that another process has changed since."""
+        missing = {path: entry for path, entry in self._added.items() if recorded.get(path) != entry}
+        kept = {path: entry for path, entry in missing.items() if self._is_in_place(path, entry)}
+        gone = missing.keys() - kept.keys()
+        self.overwritten |= gone
+        for path in gone:
+            del self._added[path]
+        return kept
 
     def _merge(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> None:
         self._entries.update(entries)

@@ -53,9 +53,14 @@ def test_a_run_of_many_models_reads_a_receipt_once_and_writes_it_once(
     assert world.receipt("comfyui/models/0.json").manifests == ("8g", "16g")
 
 
+def open_book(root: Path) -> ReceiptBook:
+    """The receipt of ComfyUI during a run whose files nobody changes."""
+    return ReceiptBook(root, "comfyui", is_in_place=lambda *_: True)
+
+
 def test_entries_written_by_another_process_are_kept(world: World) -> None:
     world.place(world.job(PATH, SMALL))
-    book = ReceiptBook(world.root, "comfyui")
+    book = open_book(world.root)
     entry = book.load().entries[PATH]
     world.place(world.job("comfyui/models/other.json", b"other"))
     book.add({"comfyui/models/mine.json": entry}, {})
@@ -70,7 +75,7 @@ def test_entries_written_by_another_process_are_kept(world: World) -> None:
 def test_nothing_is_written_once_the_lock_is_lost(world: World) -> None:
     world.place(world.job(PATH, SMALL))
     before = (world.root / ".modelfetch/receipts/comfyui.json").read_bytes()
-    book = ReceiptBook(world.root, "comfyui")
+    book = open_book(world.root)
     book.add({"comfyui/models/mine.json": book.load().entries[PATH]}, {})
 
     def lost() -> None:
@@ -121,7 +126,7 @@ def test_runs_that_are_killed_again_and_again_do_not_let_the_journal_grow(tmp_pa
     """As those of a container that is restarted whenever it fails; a journal that grew too large was not read."""
     path = journal.path_of(tmp_path, "comfyui")
     for digest in (ONE, ONE, TWO, TWO, ONE):
-        book = ReceiptBook(tmp_path, "comfyui")
+        book = open_book(tmp_path)
         book.load()
         book.claim({"a": Claim(digest=digest), "b": Claim(digest=None, target="x")})
     assert [claim.digest for claim in journal.read(tmp_path, "comfyui")["a"]] == [ONE, TWO, ONE]
@@ -169,19 +174,25 @@ def test_damaged_receipts_and_claims_are_ignored(tmp_path: Path, receipt: Any, c
         assert claim.digest is None or str(Digest.parse(claim.digest)) == claim.digest.lower()
 
 
-def test_an_entry_that_another_process_wrote_meanwhile_stays(tmp_path: Path) -> None:
-    """This process was suspended after it placed the file, and the other one has placed a newer one since."""
+def test_an_entry_of_this_run_is_dropped_once_another_process_has_changed_the_path(tmp_path: Path) -> None:
+    """This one was suspended after it placed the file, and the other one has put back what was there before."""
 
     def entry(digit: str) -> Entry:
         return Entry(digest=f"sha256:{digit * 64}", size=1, mtime_ns=1, how="copy", made=True, model="m")
 
-    ours, theirs = ReceiptBook(tmp_path, "comfyui"), ReceiptBook(tmp_path, "comfyui")
+    first = open_book(tmp_path)
+    first.add({"comfyui/a": entry("1"), "comfyui/b": entry("1")}, {})
+    first.write(lambda: None)
+    on_disk = {"comfyui/a": entry("1"), "comfyui/b": entry("2"), "comfyui/c": entry("2")}
+    ours = ReceiptBook(tmp_path, "comfyui", is_in_place=lambda path, one: on_disk.get(path) == one)
+    theirs = open_book(tmp_path)
     ours.load()
-    ours.add({"comfyui/a": entry("1"), "comfyui/b": entry("1")}, {})
+    ours.add({path: entry("2") for path in ("comfyui/a", "comfyui/b", "comfyui/c")}, {})
     theirs.load()
-    theirs.add({"comfyui/a": entry("2")}, {})
+    theirs.add({"comfyui/d": entry("3")}, {})
     theirs.write(lambda: None)
-    ours.claim({"comfyui/c": entry("1").claim})
     ours.write(lambda: None)
-    found = read_receipt(tmp_path, "comfyui").entries
-    assert found == {"comfyui/a": entry("2"), "comfyui/b": entry("1")}
+    assert ours.overwritten == {"comfyui/a"}
+    assert read_receipt(tmp_path, "comfyui").entries == on_disk | {"comfyui/d": entry("3")}
+    ours.add({"comfyui/a": entry("2")}, {})  # placed again
+    assert ours.overwritten == set()
