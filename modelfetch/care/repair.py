@@ -29,7 +29,7 @@ from modelfetch.placement.writer import ChangedMeanwhileError
 from modelfetch.sources.base import offline_error
 from modelfetch.store.checks import Check, now
 from modelfetch.store.ingest import LINK_AT_LEAST
-from modelfetch.store.locks.lock import LockLostError
+from modelfetch.store.locks.lock import repeat_if_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -238,10 +238,14 @@ def _restore(findings: Sequence[Finding], right: _Bytes | None, session: Session
             by_consumer[finding.item.consumer].append(finding.item)
     restored: dict[PathStat, Made] = {}
     for consumer, items in by_consumer.items():
-        try:
+
+        def work(consumer: str = consumer, items: Sequence[Item] = items) -> None:
             with session.placer.locked(consumer, doing="restoring in") as (book, writer):
                 _restore_items(items, right, book, writer, restored)
-        except (LockLostError, ChangedMeanwhileError):
+
+        try:
+            repeat_if_lost(work, label=consumer)
+        except ChangedMeanwhileError:
             path = session.inspector.tree.path(items[0].path or "")
             raise DiskError(f"{path} was changed while it was restored", hint="run it again") from None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core import directories, os_errors
 from modelfetch.core.bounded import map_bounded
 from modelfetch.core.events import Notice
-from modelfetch.errors import DestinationError, InterruptedSync, ModelfetchError, RetryLaterError
+from modelfetch.errors import DestinationError, InterruptedSync, ModelfetchError
 from modelfetch.pipeline.final_check import check_final_names
 from modelfetch.pipeline.obtain import ArtifactProvider
 from modelfetch.pipeline.place import place_model, with_digests
@@ -133,10 +133,6 @@ class _PlanExecutor:
 
     def _typed(self, error: ModelfetchError | OSError | UnicodeEncodeError, plan: ModelPlan) -> ModelfetchError:
         """Return the typed error of a model. A disk error at one model does not end the others either."""
-        if isinstance(error.__cause__ or error, FileNotFoundError) and self._session.was_overtaken:
-            error = RetryLaterError(
-                "another process removed files while this one was suspended", code="lock-timeout", hint="run it again"
-            )
         if not isinstance(error, ModelfetchError):
             error = os_errors.translate(error, self._session.options.root, doing="working in")
         return error.about(model=plan.request.model.name, uri=str(plan.request.model.source))

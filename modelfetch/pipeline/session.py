@@ -11,12 +11,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+from modelfetch.core import os_errors
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.collector import short_collections
 from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.report import ModelReport, Report
-from modelfetch.errors import DestinationError, DiskError, ModelfetchError, exit_code_of
+from modelfetch.errors import DestinationError, DiskError, ModelfetchError, RetryLaterError, exit_code_of
 from modelfetch.placement import Inspector, Placer, RootTree
 from modelfetch.placement.consumer_dirs import find_consumer_dirs
 from modelfetch.store import Store
@@ -86,10 +87,13 @@ class Session:
         self._blocked_removals.close()
         self._blocked_folders.clear()
 
-    @property
-    def was_overtaken(self) -> bool:
-        """Whether another process may have removed files that this one needs, while this one was suspended."""
-        return not all(held.still_owned() for held in self._blocked_folders.values())
+    def _explained(self, error: ModelfetchError) -> ModelfetchError:
+        """Return the reason of a disk error: another process may have removed files while this one was suspended."""
+        if error.code != "io-error" or all(held.still_owned() for held in self._blocked_folders.values()):
+            return error
+        message = "another process changed files while this one was suspended"
+        overtaken = RetryLaterError(message, code="lock-timeout", hint="run it again")
+        return overtaken.about(model=error.model, uri=error.uri)
 
     @property
     def lock_options(self) -> LockOptions:
@@ -168,7 +172,7 @@ class Session:
         bytes_fetched: int = 0,
     ) -> Report:
         """Build the report of this command; ``is_bad``: it fails even without an error, with exit code 1."""
-        errors = tuple(errors)
+        errors = tuple(self._explained(error) for error in errors)
         return Report(
             ok=not errors and not is_bad,
             exit_code=exit_code_of(errors) or int(is_bad),
@@ -196,11 +200,25 @@ class Session:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """Cancel work in threads if the block was interrupted, and close everything that was opened."""
+        """Cancel work in threads if the block was interrupted, and close everything that was opened.
+
+        Raises:
+            RetryLaterError: The block ended with a disk error because another process had taken over.
+        """
         if kind is not None and not issubclass(kind, Exception):
             self.cancel.set()
+        explained = None
+        if isinstance(error, OSError | ModelfetchError):
+            found = (
+                os_errors.translate(error, self.options.root, doing="working in")
+                if isinstance(error, OSError)
+                else error
+            )
+            explained = self._explained(found)
         with self._collections:
             await self.close()
+        if isinstance(explained, RetryLaterError) and explained is not error:
+            raise explained from error
 
     async def close(self) -> None:
         """Close everything that was opened."""
