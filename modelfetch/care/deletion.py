@@ -109,10 +109,11 @@ class _Deletion:
         """Delete placements of a consumer, and add their paths to ``gone``."""
         with self._lock(consumer):
             entries = read_receipt(self._inventory.root, consumer).entries
+            known = self._inventory.receipts[consumer].entries
             for item in sorted(items, key=self._bytes_last):
                 path = item.path or ""
                 self._confirm()
-                if entries.get(path) == item.entry and self._unlink(item, path):
+                if entries.get(path) == known.get(path) and self._unlink(item, path):
                     gone.add(path)
 
     def _bytes_last(self, item: Item) -> int:

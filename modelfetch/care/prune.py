@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from modelfetch.care.deletion import delete_items
-from modelfetch.care.inventory import Inventory, Item, Origin, take_inventory
+from modelfetch.care.inventory import Condition, Inventory, Item, Origin, take_inventory
 from modelfetch.care.preconditions import require_root, unknown_names
 from modelfetch.care.references import read_references
 from modelfetch.care.removal import RemovalPlan, Rules, bytes_freed, plan_removal
@@ -190,8 +190,8 @@ def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory]
                 confirm = held.enter_context(_exclusively(session))
             except DestinationError as error:  # a read-only root: that matters only if something must be removed
                 refused = error
-        inventory = take_inventory(session)
         with os_errors.translated(session.options.root, doing="reading"):
+            inventory = _with_unfinished(take_inventory(session), session)
             references = read_references(session.inspector.tree, inventory)
         plan = plan_removal(inventory, references, rules(inventory))
         if refused is not None and (plan.items or plan.forgotten):
@@ -200,6 +200,27 @@ def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory]
             return Removed(inventory=inventory, plan=plan, items=plan.items, dry_run=options.dry_run)
         removed, errors = delete_items(plan, inventory, references, session, confirm=confirm)
         return Removed(inventory=inventory, plan=plan, items=removed, errors=errors)
+
+
+def _with_unfinished(inventory: Inventory, session: Session) -> Inventory:
+    """Return the inventory with entries for what a killed sync has placed, which only the journal names yet."""
+
+    def recovered(item: Item) -> Item:
+        path, consumer = item.path or "", item.consumer or ""
+        is_unfinished = item.origin is Origin.MADE and (item.entry is None or item.condition is Condition.CHANGED)
+        if not is_unfinished or path not in inventory.receipts[consumer].claims:
+            return item
+        session.cancel.check()
+        entry = session.inspector.find_claimed(path, inventory.receipts[consumer])
+        if entry is None:
+            return replace(item, origin=Origin.FOREIGN, model=None, digest=None)
+        return (
+            item
+            if entry is item.entry
+            else replace(item, entry=entry, digest=entry.digest, condition=Condition.PRESENT)
+        )
+
+    return replace(inventory, items=tuple(map(recovered, inventory.items)))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from modelfetch.placement.receipts import Receipt, read_receipt, write_receipt
 from modelfetch.store import Store
 from tests.care.conftest import actions
 from tests.cases import first
-from tests.pipeline.entries import WEIGHTS, commit, ollama, read, vae, whisper
+from tests.pipeline.entries import OTHER, WEIGHTS, commit, ollama, read, vae, whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -518,3 +518,24 @@ def test_sync_with_prune_never_uses_the_fast_path(bench: Bench) -> None:
     bench.sync(ollama(bench))
     assert bench.run("sync", small, "--prune").code == 0
     assert files(bench.root) == {ONE, TWO}
+
+
+@pytest.mark.parametrize("entries", ["none", "older"])
+def test_prune_removes_what_a_killed_sync_has_placed_and_not_recorded(
+    bench: Bench, care: Callable[..., Result], entries: str
+) -> None:
+    """Only the journal names it: the kill came before the receipt was written."""
+    receipts = bench.root / ".modelfetch/receipts"
+    older = {**vae(bench), "source": "hf://acme/art/other.safetensors", "filename": "art.safetensors"}
+    bench.world.hf_repo("acme/art", {"art.safetensors": WEIGHTS, "other.safetensors": OTHER})
+    bench.sync(older if entries == "older" else ollama(bench))
+    before = {path: path.read_bytes() for path in receipts.iterdir()}
+    bench.sync(vae(bench), whisper(bench), ollama(bench))
+    for path in receipts.iterdir():
+        path.write_bytes(before.get(path, b"{}"))
+    (bench.root / TWO).unlink()
+    (bench.root / TWO).write_bytes(b"x" * len(read(WEIGHTS)))  # a file of the user, as large as the claimed one
+    result = bench.run("prune", bench.manifest(ollama(bench), tier="small"))
+    assert result.code == 0, result.err
+    assert {path for path in files(bench.root) if not path.startswith("ollama")} == {TWO}
+    assert bench.sync(ollama(bench)).code == 0
