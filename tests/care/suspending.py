@@ -1,4 +1,4 @@
-"""Runs modelfetch in a process that suspends itself (SIGSTOP) right after its n-th removal of a file."""
+"""Runs modelfetch in a process that suspends itself (SIGSTOP) right after its n-th change of the file system."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests import interpreter
+from tests.placement.crashes import CHANGING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 @contextlib.contextmanager
-def suspended_after(removals: int, words: Sequence[str]) -> Iterator[interpreter.Process]:
+def suspended_after(changes: int, words: Sequence[str]) -> Iterator[interpreter.Process]:
     """Run a command until it has suspended itself or ended; at the end of the block, it is resumed."""
-    with interpreter.Process("-m", "tests.care.suspending", str(removals), *words) as process:
+    with interpreter.Process("-m", "tests.care.suspending", str(changes), *words) as process:
         while process.poll() is None and not is_suspended(process.pid):
             time.sleep(0.005)
         yield process
@@ -38,20 +39,27 @@ def age_locks(root: Path) -> None:
         os.utime(path, (then, then))
 
 
-def _main(removals: str, *words: str) -> int:
+def _main(changes: str, *words: str) -> int:
     from modelfetch.cli.app import run
+    from modelfetch.core import directories
 
-    unlink, left = os.unlink, int(removals)
+    left = int(changes)
 
-    def counted(*arguments: Any, **options: Any) -> None:
-        nonlocal left
-        unlink(*arguments, **options)
-        left -= 1
-        if not left:
-            os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(0.05)  # the thread that calls it goes on for an instant
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            result = call(*arguments, **options)
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(0.05)  # the thread that calls it goes on for an instant
+            return result
 
-    os.unlink = counted
+        return wrapped
+
+    for name in CHANGING:
+        setattr(os, name, counted(getattr(os, name)))
+    vars(directories)["_renameat2"] = counted(directories._renameat2)
     return run(words)
 
 

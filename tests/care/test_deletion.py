@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from tests.care.test_kills import Removal
     from tests.pipeline.conftest import Bench, Result
 
-MOMENTS = [(Prune, 6), (Remove, 1), *((kind, n) for kind in (Prune, Remove, SyncPrune) for n in range(2, 40, 3))]
-"""After how many removals, those of lock files included, the process is suspended."""
+MOMENTS = [(Prune, 20), *((kind, n) for kind in (Prune, Remove, SyncPrune) for n in range(2, 76, 6))]
+"""After how many changes of the file system the process is suspended."""
 
 
-@pytest.mark.parametrize(("kind", "removals"), first(1, MOMENTS))
+@pytest.mark.parametrize(("kind", "changes"), first(1, MOMENTS))
 def test_a_suspended_removal_removes_nothing_that_another_process_has_placed_again(
     kind: Callable[[Bench, Callable[..., Result]], Removal],
-    removals: int,
+    changes: int,
     bench: Bench,
     care: Callable[..., Result],
 ) -> None:
     scenario = kind(bench, care)
     words = ["sync", str(scenario.large), "--root", str(bench.root), "--json"]
-    with suspended_after(removals, scenario.command) as removal:
+    with suspended_after(changes, scenario.command) as removal:
         assert removal.poll() is None, removal.communicate()
         was_due = contents(bench.root) != scenario.before
         age_locks(bench.root)
