@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.core import directories, fs, os_errors
@@ -27,7 +28,7 @@ from modelfetch.placement.state import Action, State, is_rewritten
 from modelfetch.placement.writer import ChangedMeanwhileError, ConsumerWriter, Made
 from modelfetch.store.checks import Check, add_checks, now
 from modelfetch.store.ingest import LINK_AT_LEAST
-from modelfetch.store.locks.lock import LockLostError, repeat_if_lost
+from modelfetch.store.locks.lock import repeat_if_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -173,17 +174,19 @@ class Placer:
             if not run.book.is_dirty and not run.book.is_outdated:
                 continue
             try:
-                with self.locked(consumer, last=True):
-                    run.book.load()
-                    if run.book.is_dirty:
-                        run.book.write(run.writer.confirm)
-                if run.book.overwritten:
-                    raise self._overwritten_error(run.book.overwritten)
-            except LockLostError:
-                pass  # the journal has everything that the next run needs
+                repeat_if_lost(partial(self._write_last, consumer, run.book), label=consumer)
             except ModelfetchError as error:
                 errors[consumer] = error
         return errors
+
+    def _write_last(self, consumer: str, book: ReceiptBook) -> None:
+        """Write a receipt at the end of the run; raises as `locked`, and RetryLaterError for overwritten files."""
+        with self.locked(consumer, last=True) as (_, writer):
+            book.load()
+            if book.is_dirty:
+                book.write(writer.confirm)
+        if book.overwritten:
+            raise self._overwritten_error(book.overwritten)
 
     @contextmanager
     def locked(
