@@ -19,7 +19,7 @@ from modelfetch.store.checks import now
 from tests.care.conftest import actions
 from tests.cases import first
 from tests.damage import flip
-from tests.pipeline.entries import WEIGHTS, ollama, sha256, vae, whisper
+from tests.pipeline.entries import WEIGHTS, ollama, read, sha256, vae, whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -361,7 +361,10 @@ def test_a_touched_file_is_ready_after_it_was_hashed_again(bench: Bench, care: C
     manifest = bench.manifest(vae(bench), whisper(bench))
     bench.run("sync", manifest)
     config = next(p for p in (bench.root / "whisper/hub").rglob("blobs/*") if p.stat().st_size < 64 * 1024)
-    for path in (bench.root / "comfyui/models/vae/art.safetensors", config):
+    replaced = bench.root / "comfyui/models/vae/art.safetensors"  # no hardlink of its blob any more
+    replaced.unlink()
+    replaced.write_bytes(read(WEIGHTS))
+    for path in (replaced, config):
         os.utime(path, (5, 5))
     assert bench.run("status", manifest).code == 1
     assert care("verify").code == 0
