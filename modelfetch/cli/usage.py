@@ -104,4 +104,4 @@ def _long_options(command: click.Command) -> list[str]:
     """The long options that a command's help shows, without the dashes, which all of them share."""
     shown = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
     names = [name for option in shown for name in (*option.opts, *option.secondary_opts)]
-    return [name.removeprefix("--") for name in names if name.startswith("--")]
+    return [name.removeprefix("--") for name in ("--help", *names) if name.startswith("--")]

@@ -34,6 +34,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["sync", "--limit", "1MB"], "did you mean --limit-rate?"),
         (["add", "--token", "x"], "set HF_TOKEN or CIVITAI_API_TOKEN"),
         (["sync", "--dry-run"], "`modelfetch plan` shows what sync would do"),
+        (["sync", "--hlep"], "did you mean --help?"),
         (["sync", "--force"], "for damaged files: modelfetch verify --repair"),
         (["prune", "--yes"], "no question is asked"),
         (["verify", "--force"], "hint: `modelfetch verify --help` lists its options"),
