@@ -44,6 +44,8 @@ _PATH_TOKEN = re.compile(
 """A segment of a path that is a token: one that shows what it is, or the one of Oracle's pre-authenticated requests."""
 
 _IN_TEXT = re.compile(r"""(https?:/{1,2}(?!/))(?![^\s/]*(?-i:USER|HOST))([^\s'"`]+)""", re.IGNORECASE)
+_LOGIN = re.compile(r"""(?<=://)(?!\[|USER|HOST)[^\s/?#@'"`]+:[^\s/?#@'"`]+@""")
+"""User and password in an address of any scheme, such as ``socks5://`` and ``oci://``."""
 _USER = re.compile(r"\A(?:[^/?#@]*@|(?!\[)[^/?#:]*:(?!\d{1,5}(?:[/?#:,.;)]|\Z)|\Z)[^/?#]+)")
 """User and password at the beginning of what follows ``https://``, also if the rest of the address was cut off."""
 
@@ -115,7 +117,11 @@ def display_url(text: str) -> str:
 
 
 def hide_secrets(message: str) -> str:
-    """Return a message with each http address in it as `display_url` shows it: users paste them in wrong places."""
+    """Return a message with each http address in it as `display_url` shows it, and with no login in any other.
+
+    Users paste them in wrong places.
+    """
+    message = _LOGIN.sub("", message)
     return _IN_TEXT.sub(lambda found: found[1] + display_url(f"http://{_USER.sub('', found[2])}")[7:], message)
 
 

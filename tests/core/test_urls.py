@@ -234,6 +234,12 @@ def test_the_path_of_a_url_below_an_endpoint(url: str, endpoint: str, path: str 
         ("write http://[USER:PASSWORD@]HOST[:PORT]", "write http://[USER:PASSWORD@]HOST[:PORT]"),
         ("HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT", "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"),
         ("https://h.example: refused", "https://h.example: refused"),
+        ("JOBS=socks5://me:SECRET@h:1: expected a number", "JOBS=socks5://h:1: expected a number"),
+        ("found 'oci://me:SECRET@h.example/x:y'", "found 'oci://h.example/x:y'"),
+        (
+            "oci://h:5000/x@sha256:00 hf://a/b@main ollama://m:1b",
+            "oci://h:5000/x@sha256:00 hf://a/b@main ollama://m:1b",
+        ),
     ],
 )
 def test_an_address_in_a_message_shows_no_secret(message: str, shown: str) -> None:
