@@ -323,17 +323,35 @@ class ConsumerWriter:
             os.unlink(name, dir_fd=folder)
 
     def _copy_aside(self, name: str, folder: int, own_name: str, own: int) -> None:
-        """Copy a file with its mode and owner to another file system; never replaces an existing file."""
+        """Copy a file with its mode and owner to another file system; never replaces an existing file.
+
+        It gets its name when it is whole: a run that is killed leaves a temporary file, which the next one removes.
+        """
+        if directories.exists_at(own_name, own):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), own_name)
+        if not self._renames(self._own, self._scratch, own):
+            self._copy_file(name, folder, own_name, own)
+            return
+        with self._own.folder(self._scratch) as scratch:
+            temporary = temp_files.temporary_name()
+            self._copy_file(name, folder, temporary, scratch)
+            try:
+                directories.rename_new(temporary, own_name, source_folder=scratch, target_folder=own)
+            except BaseException:
+                os.unlink(temporary, dir_fd=scratch)
+                raise
+
+    def _copy_file(self, name: str, folder: int, new_name: str, new_folder: int) -> None:
         with (
             fs.closing(fs.open_regular(name, folder=folder)) as source,
-            fs.closing(os.open(own_name, _CREATE, fs.PRIVATE_MODE, dir_fd=own)) as target,
+            fs.closing(os.open(new_name, _CREATE, fs.PRIVATE_MODE, dir_fd=new_folder)) as target,
         ):
             try:
                 fs.copy_descriptor(source, target, self._check)
                 found = os.fstat(source)
                 fs.finish_file(target, mode=stat.S_IMODE(found.st_mode), owner=(found.st_uid, found.st_gid))
             except BaseException:
-                os.unlink(own_name, dir_fd=own)
+                os.unlink(new_name, dir_fd=new_folder)
                 raise
 
     def _same_bytes(self, aside: str, fd: int) -> bool:

@@ -17,6 +17,7 @@ from modelfetch.placement import PlacementJob
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import ReceiptBook
 from tests.cases import first
+from tests.placement.crashes import Killed
 from tests.placement.world import LARGE, SMALL, World
 
 if TYPE_CHECKING:
@@ -276,6 +277,29 @@ def test_a_file_that_changes_while_it_is_copied_aside_is_moved_aside_as_it_is_th
     kept = [str(path.readlink()) if path.is_symlink() else path.read_text() for path in found]
     assert kept == ([] if act is Path.unlink else ["edited again"])
     assert (world.root / PATH).read_bytes() == SMALL
+
+
+@pytest.mark.usefixtures("_apart")
+def test_a_kill_while_a_file_is_copied_aside_leaves_no_part_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.place(world.job(PATH, SMALL))
+    (world.root / PATH).write_bytes(b"edited")
+    for _ in range(2):
+        with monkeypatch.context() as dying:
+
+            def cut(_source: int, target: int, _check: object, dying: pytest.MonkeyPatch = dying) -> None:
+                fs.write_all(target, b"edi")
+                dying.setattr(os, "unlink", lambda *_, **__: None)
+                raise Killed
+
+            dying.setattr(fs, "copy_descriptor", cut)
+            with pytest.raises(Killed):
+                world.place(world.job(PATH, SMALL))
+    world.place(world.job(PATH, SMALL))
+    kept = [path.read_bytes() for path in (world.root / ".modelfetch/displaced").rglob("*") if path.is_file()]
+    assert kept == [b"edited"]
+    assert list((world.root / ".modelfetch/tmp").rglob("*.part")) == []
 
 
 @pytest.mark.usefixtures("_apart")
