@@ -207,10 +207,9 @@ def find_pickle(size: int, read_at: ReadAt) -> str | None:
     head = read_at(0, _BLOCK)
     if is_tar(head) and (found := _search(_tar_members, size, read_at)):
         return found
-    if is_zip(head) or (zipfile.is_zipfile(_File(size, read_at)) and not has_large_directory(size, read_at)):
-        found = _search(_zip_members, size, read_at)
-        if found == _IS_PICKLE or (found and is_zip(head)):
-            return found
+    found = _search(_zip_members, size, read_at)
+    if found == _IS_PICKLE or (found and is_zip(head)):
+        return found
     packed = decompressed_start(head, lambda: read_at(0, _PACKED))
     return _IS_PICKLE if _continues_as_pickle(packed) or _is_plain_pickle(size, read_at) else None
 

@@ -374,6 +374,9 @@ def test_a_zip_behind_other_bytes_and_a_compressed_member_are_found() -> None:
     assert found(zipped({"data": gzip.compress(pickle.dumps(Runs()))}))
     assert not found(b"\0" * 100 + zipped({"notes.txt": b"Only text.\n"}))
     assert not found(bytes(100) + b"PK\5\6" + bytes(18))
+    of_two_disks = b"PK\6\7" + bytes(12) + b"\2\0\0\0" + b"PK\5\6" + bytes(18)
+    assert not found(b"weights" * 99 + of_two_disks)
+    assert found(pickle.dumps(Runs(), 0) + of_two_disks)
 
 
 @each(
