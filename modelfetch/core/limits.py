@@ -29,6 +29,8 @@ _LEAST_FILES = 32
 _LEAST_ADDRESS_SPACE = 128 << 20
 """Bytes of address space that the program needs. `sync` was measured: it works in 100 MiB without TLS, and below that a
 thread or a library may find no memory in a place where CPython ends the process (``pthread_exit``) or waits forever."""
+_LEAST_DATA = 64 << 20
+"""Bytes of writable memory that the program needs, stacks and the data of libraries included; measured as above."""
 _LOOP_FILES = 3
 """Descriptors that an event loop opens: epoll and a pair of sockets."""
 _UNLIMITED = 1 << 60
@@ -38,7 +40,7 @@ _UNLIMITED = 1 << 60
 def limit_error(error: BaseException) -> RetryLaterError | None:
     """Return the typed error for a failure caused by a limit on threads, memory or open files; None for any other."""
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return _error("no further thread can be started", "pids", ("NPROC", "AS"), "allow it more processes")
+        return _error("no further thread can be started", "pids", ("NPROC", "AS", "DATA"), "allow it more processes")
     if isinstance(error, OSError) and (error.errno in (errno.EMFILE, errno.ENFILE) or _lacks_files_for_lookup(error)):
         return _error("no further file can be opened", None, ("NOFILE",), "allow it more open files (`ulimit -n`)")
     if _lacks_memory(error):
@@ -94,12 +96,13 @@ def require_minimum() -> None:
     """
     least = {
         "AS": (_LEAST_ADDRESS_SPACE, "there is not enough memory", "allow it more memory (`ulimit -v`)"),
+        "DATA": (_LEAST_DATA, "there is not enough memory", "allow it more memory (`ulimit -d`)"),
         "NOFILE": (_LEAST_FILES, "too few files can be opened", "allow it more open files (`ulimit -n`)"),
     }
     for name, (minimum, what, hint) in least.items():
         soft, _ = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
         if soft != resource.RLIM_INFINITY and soft < minimum:
-            needed = format_size(minimum) if name == "AS" else minimum
+            needed = minimum if name == "NOFILE" else format_size(minimum)
             message = f"{what} ({_process_limit(name)[0]}; it needs at least {needed})"
             raise RetryLaterError(message, code="no-resources", hint=hint)
 
@@ -116,12 +119,13 @@ def require_files_of_loop() -> None:
 
 
 def save_address_space() -> None:
-    """Use less of RLIMIT_AS, if there is such a limit, before any thread is started.
+    """Use less of RLIMIT_AS and RLIMIT_DATA, if there is such a limit, before any thread is started.
 
     glibc reserves 64 MiB for the allocations of each thread, and 8 MiB for its stack, so a few threads would use up
     what the limit allows although they need a small part of it.
     """
-    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+    limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    if all(limit == resource.RLIM_INFINITY for limit in limits):
         return
     import ctypes
 

@@ -16,7 +16,7 @@ import pytest
 
 from modelfetch.care.collections import find_candidates, kind_of
 from modelfetch.cli.app import run
-from modelfetch.core import fs, limits
+from modelfetch.core import fs, libc, limits
 from modelfetch.core.limits import limit_error
 from modelfetch.core.threads import run_anywhere
 from modelfetch.errors import RetryLaterError
@@ -177,7 +177,12 @@ def raise_error(code: int) -> int:
 
 @pytest.mark.parametrize(
     ("limit", "value", "needed"),
-    [("RLIMIT_AS", 60_000 * 1024, "128.0 MiB"), ("RLIMIT_AS", 0, "128.0 MiB"), ("RLIMIT_NOFILE", 6, "32")],
+    [
+        ("RLIMIT_AS", 60_000 * 1024, "128.0 MiB"),
+        ("RLIMIT_AS", 0, "128.0 MiB"),
+        ("RLIMIT_DATA", 40 * 2**20, "64.0 MiB"),
+        ("RLIMIT_NOFILE", 6, "32"),
+    ],
 )
 def test_less_than_any_command_needs_is_refused_at_once(
     limit: str, value: int, needed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -190,6 +195,20 @@ def test_less_than_any_command_needs_is_refused_at_once(
         assert limit in err
         assert f"at least {needed}" in err
         assert out == ""
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA", None])
+def test_threads_take_less_memory_if_it_is_limited(limit: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = limit and getattr(resource, limit)
+    value = (2**30, 2**30)
+    infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda one: value if one == number else infinite)
+    monkeypatch.setattr(threading.Thread, "start", threading.Thread.start)
+    monkeypatch.setattr(libc, "function", lambda *_: None)  # what it sets can't be undone
+    sizes: list[int] = []
+    monkeypatch.setattr(threading, "stack_size", sizes.append)
+    limits.save_address_space()
+    assert sizes == ([2**20] if limit else [])
 
 
 def test_an_event_loop_that_can_not_be_made_is_a_typed_error_and_prints_nothing(

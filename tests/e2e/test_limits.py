@@ -42,9 +42,9 @@ def test_a_low_process_limit_of_the_user_is_enough_or_named_in_the_error(modelfe
     assert code == 0 or (code == 75 and f"RLIMIT_NPROC is {count}" in text)
 
 
-@pytest.mark.parametrize("mib", [250, 390, 400])
-def test_little_address_space_is_enough(modelfetch: Modelfetch, mib: int) -> None:
-    code, _ = verdict(replace(modelfetch, prefix=("prlimit", f"--as={mib * MIB}", "--")))
+@pytest.mark.parametrize(("kind", "mib"), [("as", 250), ("as", 390), ("as", 400), ("data", 100)])
+def test_little_memory_is_enough(modelfetch: Modelfetch, kind: str, mib: int) -> None:
+    code, _ = verdict(replace(modelfetch, prefix=("prlimit", f"--{kind}={mib * MIB}", "--")))
     assert code == 0
 
 
