@@ -25,6 +25,7 @@ _MIN_SIZE = 16 * 1024
 _ETAG = re.compile(r'(?:W/)?"[ !#-~]{1,1024}"|[!#-+\-.-~]{1,256}')
 """An entity tag that can be sent back; some servers leave out the quotation marks."""
 _DATE_LIMIT = 64
+_FIRST_WEB_SERVER = 631_152_000  # 1990, in Unix time
 _TEXTS = ("application/problem+json", "application/xml", "application/javascript")
 
 
@@ -228,11 +229,12 @@ def strong_date(fields: Mapping[str, str]) -> str | None:
 
     A date has a resolution of one second, within which a file may change twice. It is accepted only if the file was old
     enough when the response was sent: by a second according to the response's ``Date``, or without one by a minute
-    according to this machine's clock (source: RFC 9110, sections 8.8.2.2 and 6.6.1).
+    according to this machine's clock (source: RFC 9110, sections 8.8.2.2 and 6.6.1). Dates older than the web are
+    constants that reproducible builds give to all files, such as 1 in a Nix store.
     """
     modified = fields.get("last-modified", "")
     changed, sent = http_date(modified), http_date(fields.get("date", ""))
-    if changed is None or len(modified) > _DATE_LIMIT:
+    if changed is None or changed < _FIRST_WEB_SERVER or len(modified) > _DATE_LIMIT:
         return None
     age = sent - changed - 1 if sent is not None else time.time() - changed - 60
     return modified if age >= 0 else None

@@ -181,6 +181,15 @@ def test_a_last_modified_date_as_recent_as_the_answer_is_not_a_validator(world: 
     assert "if-range" not in origin.requests[1].headers
 
 
+@pytest.mark.parametrize("constant", [0.0, 1.0, 315_532_800.0])
+def test_a_date_that_builds_give_to_every_version_is_not_a_validator(world: World, constant: float) -> None:
+    now = 1_700_000_000.0
+    scripts = [dated(constant, now, payload(len(DATA), seed=9)), dated(constant, now)]
+    with Origin(DATA, scripts=scripts, etag=None) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == DATA
+    assert "if-range" not in origin.requests[1].headers
+
+
 @pytest.mark.parametrize(("age", "has_date"), [(1.0, True), (3600.0, True), (3600.0, False)])
 def test_an_older_last_modified_date_is_a_validator(world: World, age: float, *, has_date: bool) -> None:
     now = time.time() if not has_date else 1_700_000_000.0
