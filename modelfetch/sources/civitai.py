@@ -21,7 +21,7 @@ from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import CivitaiUri
 from modelfetch.sources.answers import FIRST_BYTE, FIRST_BYTES, check_file, total_size
 from modelfetch.sources.base import Source, SourceRequest
-from modelfetch.sources.pages import is_html, refuse_page
+from modelfetch.sources.pages import is_html, refuse_page, refuse_page_as_metadata
 
 if TYPE_CHECKING:
     from modelfetch.http import Http
@@ -83,6 +83,7 @@ class CivitaiSource(Source[CivitaiUri]):
                 hint="the number is that of a version (modelVersionId in the page's address), not of the model",
             )
         check_status(reply, what=str(uri), uri=str(uri))
+        refuse_page_as_metadata(reply, f"the metadata of {uri}", str(uri))
         try:
             document = untrusted_json.parse_object(reply.body)
         except ValueError:

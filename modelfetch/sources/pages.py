@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import new_hasher
 from modelfetch.core.urls import display_url, origin, redact
-from modelfetch.errors import CredentialsError, NotAModelError
+from modelfetch.errors import CredentialsError, NotAModelError, UnreachableError
 from modelfetch.formats.content_check import (
     HEAD,
     check_pointer,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from modelfetch.core.digest import Digest
     from modelfetch.errors import ModelfetchError
-    from modelfetch.http import Response
+    from modelfetch.http import Reply, Response
 
 _PAGES = (".html", ".htm", ".xhtml")
 _HINT = (
@@ -34,10 +34,11 @@ _HINT = (
 )
 _MAX_PAGE = 2**20
 """Bytes; what is larger is hashed by the transfer only."""
-_PORTAL_HINT = (
+_PORTAL = (
     "a network that requires a login first, or a proxy, may have answered in place of the server: open the address in "
-    "a browser on this network; the manifest's pin is not the cause"
+    "a browser on this network"
 )
+_PORTAL_HINT = f"{_PORTAL}; the manifest's pin is not the cause"
 
 
 def is_html(headers: Mapping[str, str]) -> bool:
@@ -103,6 +104,30 @@ def refuse_page(
     known = pinned or size is not None
     what = "a web page came instead of the file" if known else "it is a web page, not a file"
     raise NotAModelError(f"{shown}: {what}", hint=_PORTAL_HINT if known else _HINT, uri=shown)
+
+
+def refuse_page_as_metadata(reply: Reply, what: str, uri: str) -> None:
+    """Raise if an API answered with a web page.
+
+    Args:
+        reply: The response.
+        what: What was requested, for the message.
+        uri: The URI concerned.
+
+    Raises:
+        CredentialsError: It is a login page (``login-page``).
+        UnreachableError: It is another page (``bad-response``).
+    """
+    if not looks_like_html(reply.body[:HEAD]):
+        return
+    shown = redact(reply.url)
+    if is_login(reply.url):
+        raise CredentialsError(
+            f"a login page ({shown}) came instead of {what}", code="login-page", uri=uri, hint=_PORTAL
+        )
+    raise UnreachableError(
+        f"a web page ({shown}) came instead of {what}", code="bad-response", uri=uri, permanent=True, hint=_PORTAL
+    )
 
 
 def _replacement(response: Response, path: str) -> ModelfetchError | None:

@@ -18,6 +18,7 @@ from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError,
 from modelfetch.formats.oci_manifest import INDEXES, MANIFESTS, MAX_MANIFEST
 from modelfetch.http import check_status
 from modelfetch.manifest.uri import OLLAMA_HOST
+from modelfetch.sources.pages import refuse_page_as_metadata
 
 if TYPE_CHECKING:
     from modelfetch.http import Http, Reply
@@ -72,6 +73,7 @@ class Registry:
         base, reply = self._request(host, f"/v2/{repo}/manifests/{reference}", accept)
         rejected = reply.status == 401 and self._http.auth is not None and self._http.auth.rejected(reply.url)
         _check(reply, host, repo, reference, uri, rejected=rejected)
+        refuse_page_as_metadata(reply, f"the manifest of {repo}:{reference}", uri)
         if reference.startswith("sha256:") and Digest.sha256(reply.body) != Digest.parse(reference):
             raise IntegrityError(f"{host} served other bytes for {repo}@{reference}", uri=uri)
         return ManifestResponse(content=reply.body, media_type=reply.headers.get("content-type", ""), base=base)

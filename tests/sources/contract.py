@@ -222,6 +222,20 @@ class NetworkContract(Contract):
         assert error.permanent
         assert len(str(error)) < 500
 
+    @pytest.mark.parametrize(("target", "code"), [("/sign-in?to=x", "login-page"), ("/portal", "bad-response")])
+    def test_a_page_in_the_place_of_metadata_is_named(
+        self, case: Case, bench: SourceBench, hub: Hub, target: str, code: str
+    ) -> None:
+        if not case.hears_nonsense:
+            return
+        page = Status(code=200, body=NONSENSE["an HTML page"].decode(), content_type="text/html")
+        hub.faults.add(target.partition("?")[0], page, origin=case.origin, times=None)
+        hub.faults.add("/*/*", RedirectTo(url=target), origin=case.origin, times=None)
+        error = bench.refusal(case.good, **case.wanted)
+        assert error.code == ("bad-response" if case.has_other_ways else code)
+        assert "page" in error.message
+        assert "login" in str(error.hint)
+
     @pytest.mark.parametrize("fault", [NotHttp(), EndlessHeaders()], ids=lambda fault: type(fault).__name__)
     def test_an_answer_that_is_not_http_is_a_typed_error(
         self, case: Case, bench: SourceBench, hub: Hub, fault: Any
