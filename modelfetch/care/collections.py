@@ -137,6 +137,8 @@ def _is_text(path: Path, real: Path) -> bool:
 
 def _may_be_model(path: Path) -> bool:
     name = path.name.lower()
+    if "nltk_data" in path.parts:
+        return False  # NLTK refuses files with several links
     if name.endswith(_UNFINISHED) or "-partial" in name or name.startswith(".modelfetch-"):
         return False
     if name.endswith(_WEIGHTS) or _OLLAMA_BLOB.match(name) or _HASH_NAME.match(name):

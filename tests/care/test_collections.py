@@ -94,6 +94,7 @@ COLLECTIONS = {
         others=(
             "models/checkpoints/put_checkpoints_here",
             "models/configs/v1-inference.yaml",
+            "models/nltk_data/tokenizers/punkt_tab.zip",
             "models/loras/sub/lightning.safetensors.part",
             "models/loras/other.safetensors.aria2",
             "custom_nodes/comfyui_controlnet_aux/.git/objects/pack/pack-1.bin",
