@@ -134,6 +134,7 @@ class Placer:
         self._runs: dict[str, _ConsumerRun] = {}
         self._runs_lock = threading.Lock()
         self._checked: dict[str, Check] = {}
+        self._made: dict[PathStat, str] = {}
 
     def place(self, request: PlacementRequest) -> None:
         """Place a model for a consumer.
@@ -279,12 +280,14 @@ class Placer:
 
     def _place_one(self, step: _Step, request: PlacementRequest, writer: ConsumerWriter) -> Entry:
         if step.found.action is Action.KEEP:
-            entry = _kept_entry(step, request)
+            entry = _kept_entry(step, request, self._made)
             if entry.digest and step.found.state not in (State.READY, State.REWRITTEN):
                 self._checked[step.path] = Check(size=entry.size, mtime_ns=entry.mtime_ns, at=now(), ok=True)
             return entry
         with _named(self._path(step.job)):
             made = self._write(step, writer)
+        if made.how != "link":  # a blob may be a user's file, which then has the same state
+            self._made[made.seen] = made.how
         digest = None if step.job.placement.how is PlacementMethod.SYMLINK else step.job.wanted
         return _entry_of(step, request, made.seen, how=made.how, made=True, digest=digest)
 
@@ -383,12 +386,15 @@ def _claim(step: _Step, request: PlacementRequest) -> Claim:
     return Claim(digest=str(step.job.wanted), size=size, uri=uri, model=request.model)
 
 
-def _kept_entry(step: _Step, request: PlacementRequest) -> Entry:
-    """The entry of a path that is already right: its known data is kept, with the state when it was inspected."""
+def _kept_entry(step: _Step, request: PlacementRequest, placed: Mapping[PathStat, str]) -> Entry:
+    """The entry of a path that is already right: its known data is kept, with the state when it was inspected.
+
+    ``placed``: how this run made copies, which another consumer may have in the same folder, by a link or mount.
+    """
     known, seen = step.found.entry, step.found.seen
     assert seen is not None  # noqa: S101 - only an existing file can be kept
-    made = known.made if known else False
-    how = known.how if known else "adopted"
+    made = known.made if known else seen in placed
+    how = known.how if known else placed.get(seen, "adopted")
     if known is not None and is_rewritten(step.path, known, seen):
         # The entry still names what modelfetch placed, which is what a repair by name restores.
         seen = replace(seen, size=known.size, mtime_ns=known.mtime_ns)

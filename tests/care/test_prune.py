@@ -369,6 +369,10 @@ def test_a_file_is_kept_while_the_adopted_link_of_another_model_leads_to_it(
     assert not (bench.root / "comfyui/models/vae/art.safetensors").exists()
 
 
+def refused(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 def share_folder(bench: Bench) -> Path:
     """Let two services have one folder, as by bind mounts too."""
     shared = bench.root / "shared"
@@ -383,11 +387,8 @@ def share_folder(bench: Bench) -> Path:
 def test_a_file_in_a_folder_that_two_services_share_goes_with_the_last_of_them(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, *, links: bool
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
     if not links:
-        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(os, "link", refused)
     shared = share_folder(bench)
     assert bench.sync(vae(bench)).code == 0
     one = bench.manifest(vae(bench, **{"for": ["comfyui"]}))

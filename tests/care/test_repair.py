@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from modelfetch.cli.app import run
 from modelfetch.placement import receipts, writer
 from modelfetch.store.chunks import CHUNK
 from tests.care.conftest import actions
-from tests.care.test_prune import share_folder
+from tests.care.test_prune import refused, share_folder
 from tests.cases import first
 from tests.damage import flip
 from tests.pipeline.entries import WEIGHTS, commit, ollama, read, sha256, vae, whisper
@@ -257,16 +258,30 @@ def test_a_file_whose_inode_changes_with_the_first_rename_is_restored(
     assert care("verify", "--repair").code == 74
 
 
-@pytest.mark.parametrize("harm", first(1, [flip, Path.unlink]))
+def edit(path: Path) -> None:
+    path.unlink()
+    path.write_bytes(b"edited")
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("harm", first(1, [flip, Path.unlink, edit]))
 def test_a_file_in_a_folder_that_two_services_share_is_restored_once(
-    bench: Bench, care: Callable[..., Result], harm: Callable[[Path], None]
+    bench: Bench,
+    care: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Callable[[Path], None],
+    *,
+    links: bool,
 ) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
     shared = share_folder(bench)
     assert bench.sync(vae(bench)).code == 0
     harm(shared / "art.safetensors")
     result = care("verify", "--repair")
     assert result.code == 0, result.err
-    assert not (bench.root / ".modelfetch/displaced").exists()
+    aside = [path.read_bytes() for path in (bench.root / ".modelfetch/displaced").rglob("*") if path.is_file()]
+    assert aside == ([b"edited"] if harm is edit else [])
     assert (shared / "art.safetensors").read_bytes() == read(WEIGHTS)
     assert bench.run("status", bench.manifest(vae(bench))).code == 0
 
