@@ -12,6 +12,7 @@ from modelfetch.cli import complete
 from modelfetch.config.options import PARSERS, Options
 from modelfetch.core.root import CONSUMERS, DEFAULT_ROOT
 from modelfetch.core.similar import nearest
+from modelfetch.core.urls import hide_secrets
 from modelfetch.errors import SettingError, UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class EnvOption(click.Option):
                 raise
             hint = error.hint if isinstance(error, RefusedValue) else None
             reason = "expected true or false" if self.is_flag else error.message
-            raise SettingError(f"{found[0]}={found[1]:.80}: {reason}", hint=hint) from None
+            raise SettingError(f"{found[0]}={hide_secrets(found[1]):.80}: {reason}", hint=hint) from None
 
 
 class NamesOption(EnvOption):

@@ -14,6 +14,7 @@ from modelfetch.core.directories import own_folder
 from modelfetch.core.root import CONSUMERS, DEFAULT_ROOT
 from modelfetch.core.similar import nearest
 from modelfetch.core.units import parse_age, parse_decimal, parse_size
+from modelfetch.core.urls import hide_secrets
 from modelfetch.errors import SettingError, UsageError
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def owner_from(environ: Mapping[str, str]) -> tuple[int, int] | None:
         if not (value := environ.get(name, "").strip()):
             continue
         if (number := parse_decimal(value, digits=9)) is None:
-            raise SettingError(f"{name}={value[:40]}: expected a number")
+            raise SettingError(f"{name}={hide_secrets(value)[:40]}: expected a number")
         given[name] = number
     return (given.get("PUID", -1), given.get("PGID", -1)) if given and os.geteuid() == 0 else None
 

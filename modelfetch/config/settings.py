@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from modelfetch.config.secret import CredentialFileError, Secret
 from modelfetch.core.fs import read_head
-from modelfetch.core.urls import is_loopback, origin
+from modelfetch.core.urls import hide_secrets, is_loopback, origin
 from modelfetch.errors import SettingError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Settings:
 def _flag(env: Mapping[str, str], name: str) -> bool:
     value = env.get(name, "0").strip().lower()
     if value not in _TRUE | _FALSE:
-        raise SettingError(f"{name}={value:.40}: expected 1 or 0")
+        raise SettingError(f"{name}={hide_secrets(value):.40}: expected 1 or 0")
     return value in _TRUE
 
 

@@ -46,6 +46,8 @@ _PATH_TOKEN = re.compile(
 _IN_TEXT = re.compile(r"""(https?:/{1,2}(?!/))(?![^\s/]*(?-i:USER|HOST))([^\s'"`]+)""", re.IGNORECASE)
 _LOGIN = re.compile(r"""(?<=://)(?!\[|USER|HOST)[^\s/?#@'"`]+:[^\s/?#@'"`]+@""")
 """User and password in an address of any scheme, such as ``socks5://`` and ``oci://``."""
+_OTHER_QUERY = re.compile(r"""(\b(?!https?:)[a-z][\w+.-]*://[^\s'"`?]*\?)([^\s'"`]+)""", re.IGNORECASE | re.ASCII)
+"""An address of another scheme, such as ``s3://``, and its query."""
 _USER = re.compile(r"\A(?:[^/?#@]*@|(?!\[)[^/?#:]*:(?!\d{1,5}(?:[/?#:,.;)]|\Z)|\Z)[^/?#]+)")
 """User and password at the beginning of what follows ``https://``, also if the rest of the address was cut off."""
 
@@ -113,15 +115,16 @@ def display_url(text: str) -> str:
     address, _, _fragment = text.partition("#")
     address, mark, query = address.partition("?")
     address = _displayed_path(re.sub(r"(?<=://)[^/]*@", "", address), text)
-    return f"{address}?{'&'.join(_displayed(field, text) for field in query.split('&'))}" if mark else address
+    return f"{address}?{_displayed_query(query, text)}" if mark else address
 
 
 def hide_secrets(message: str) -> str:
-    """Return a message with each http address in it as `display_url` shows it, and with no login in any other.
+    """Return a message with each http address in it as `display_url` shows it, and no secret in any other.
 
     Users paste them in wrong places.
     """
     message = _LOGIN.sub("", message)
+    message = _OTHER_QUERY.sub(lambda found: found[1] + _displayed_query(found[2], found[0]), message)
     return _IN_TEXT.sub(lambda found: found[1] + display_url(f"http://{_USER.sub('', found[2])}")[7:], message)
 
 
@@ -134,6 +137,10 @@ def without_secret_parameters(path: str) -> str:
 def _displayed_path(path: str, text: str) -> str:
     path = _PATH_TOKEN.sub(lambda _: _redacted(text), path)
     return _PATH_PARAMETER.sub(lambda found: found[1] + _displayed(found[2], text), path)
+
+
+def _displayed_query(query: str, text: str) -> str:
+    return "&".join(_displayed(field, text) for field in query.split("&"))
 
 
 def _displayed(field: str, text: str) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def report_json(report: Reportable, command: str | None) -> str:
     """A report as JSON, with the hints that `error_lines` shows."""
     values = report.as_dict()
+    if values.get("tier"):
+        values["tier"] = hide_secrets(values["tier"])  # it may be the name of none
     for error in values["errors"]:
         error["message"] = hide_secrets(error["message"])
         error["hint"] = hide_secrets(_named(error["hint"] or "", command)) or None

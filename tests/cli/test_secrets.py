@@ -101,11 +101,14 @@ def test_a_link_in_a_wrong_place_is_refused_without_its_secret(
     assert sorted(tmp_path.iterdir()) == before, "no folder is named after the address"
 
 
-@pytest.mark.parametrize("variable", ["MODELFETCH_ROOT", "MODELFETCH_STORE", "MODELFETCH_MANIFEST", "MODELFETCH_JOBS"])
-def test_a_link_in_a_variable_of_a_path_is_78_without_its_secret(
-    variable: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("variable", ["ROOT", "STORE", "MANIFEST", "JOBS", "TIER", "REQUIRE_MARKER", "PUID"])
+@pytest.mark.parametrize("scheme", ["https", "s3"])
+def test_a_link_in_a_variable_of_another_value_is_78_without_its_secret(
+    variable: str, scheme: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(variable, LINK)
+    if variable != "PUID":
+        variable = f"MODELFETCH_{variable}"
+    monkeypatch.setenv(variable, LINK.replace("https", scheme))
     assert run(["sync", "--json"]) == 78
     out, err = capfd.readouterr()
     assert "planted" not in out + err

@@ -234,6 +234,8 @@ def test_the_path_of_a_url_below_an_endpoint(url: str, endpoint: str, path: str 
         ("write http://[USER:PASSWORD@]HOST[:PORT]", "write http://[USER:PASSWORD@]HOST[:PORT]"),
         ("HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT", "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"),
         ("https://h.example: refused", "https://h.example: refused"),
+        ("civitai://1?fileId=5&type=Model: not found", "civitai://1?fileId=5&type=Model: not found"),
+        ("what is it? hf://a/b or oci://h:5/b:c?", "what is it? hf://a/b or oci://h:5/b:c?"),
         ("JOBS=socks5://me:SECRET@h:1: expected a number", "JOBS=socks5://h:1: expected a number"),
         ("found 'oci://me:SECRET@h.example/x:y'", "found 'oci://h.example/x:y'"),
         (
@@ -249,6 +251,8 @@ def test_an_address_in_a_message_shows_no_secret(message: str, shown: str) -> No
 @given(any_text(max_size=80))
 def test_an_address_that_is_hidden_already_stays_as_it_is(text: str) -> None:
     hide_secrets(text)
-    message = hide_secrets("x: https://h.example/a;sig=SECRETSECRET/b?token=SECRET&y=1&SECRETSECRET: refused")
+    message = hide_secrets(
+        "x: https://h.example/a;sig=SECRETSECRET/b?token=SECRET&y=1&SECRETSECRET: refused, 's3://b/x?v=1&sig=SECRET'"
+    )
     assert "SECRET" not in message
     assert hide_secrets(message) == message
