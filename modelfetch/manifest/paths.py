@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _UNUSABLE = re.compile(
@@ -52,6 +56,11 @@ def parents(path: str) -> tuple[str, ...]:
     """Return the folders above a path, the nearest last."""
     parts = path.split("/")
     return tuple("/".join(parts[:end]) for end in range(1, len(parts)))
+
+
+def below_a_file(paths: Collection[str]) -> str | None:
+    """Return a path that needs another of the paths of files to be a folder; None if there is none."""
+    return next((path for path in paths if any(parent in paths for parent in parents(path))), None)
 
 
 def safe_name(name: str) -> str | None:

@@ -19,7 +19,7 @@ from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.formats.content_check import is_weights
 from modelfetch.formats.oci_manifest import INDEXES, MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
 from modelfetch.manifest.kinds import FOLDERS
-from modelfetch.manifest.paths import check_relative
+from modelfetch.manifest.paths import below_a_file, check_relative
 from modelfetch.manifest.uri import OciUri
 from modelfetch.sources.answers import unlisted_name_error, unsafe_name_error
 from modelfetch.sources.base import Source, SourceRequest
@@ -161,6 +161,8 @@ def named_files(image: Image, uri: OciUri) -> dict[str, Descriptor]:
         if files.get(path, layer).digest != layer.digest:
             raise IntegrityError(f"{uri} has two files named {path}", code="unsupported-manifest")
         files[path] = layer
+    if (path := below_a_file(files)) is not None:
+        raise IntegrityError(f"{uri} has {path[:120]!r} in a folder that is a file", code="unsupported-manifest")
     if not files:
         types = format_list(list(dict.fromkeys(layer.media_type[:80] for layer in image.layers)))
         raise IntegrityError(

@@ -221,6 +221,7 @@ def test_a_file_that_is_not_in_it_is_66(bench: SourceBench, hub: Hub) -> None:
         ([layer(b"x", ".//etc/../x")], "unsafe-path"),
         ([layer(b"x", "x" * 2000)], "unsafe-path"),
         ([layer(b"x", "a"), layer(b"y", "a")], "unsupported-manifest"),
+        ([layer(b"x", "a"), layer(b"y", "a/b")], "unsupported-manifest"),
         ([layer(b"x"), layer(b"y")], "unsupported-manifest"),
         ([layer(b"x", "a", "application/vnd.cncf.model.weight.v1.tar")], "unsupported-manifest"),
         ([layer(b"x", "a", "application/vnd.oci.image.layer.v1.tar+gzip")], "unsupported-manifest"),

@@ -2,7 +2,7 @@
 
 One rule for all answers of a hub. It may know less than the Hub: what is missing, or has another form than in the Hub's
 API, is unknown, and is looked for elsewhere. What can't be true is refused (`ImpossibleError`): a size that no file
-has, two different files of one path, another commit than the requested one.
+has, two different files of one path, a file in a file, another commit than the requested one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from modelfetch.core.digest import Digest
 from modelfetch.core.units import MAX_SIZE
-from modelfetch.manifest.paths import check_relative
+from modelfetch.manifest.paths import below_a_file, check_relative
 from modelfetch.sources.huggingface.errors import ImpossibleError
 
 GIT_LIMIT = 10 * 2**20
@@ -78,6 +78,8 @@ def read_files(entries: Iterable[Any], keys: Keys) -> dict[str, HubFile | None]:
         file = _read_file(path, entry, keys) if _is_safe(path) else None
         if files.setdefault(path, file) != file:
             raise ImpossibleError(f"the hub lists two different files named {path[:120]!r}")
+    if (path := below_a_file(files)) is not None:
+        raise ImpossibleError(f"the hub lists {path[:120]!r} in a folder that is a file")
     return files
 
 

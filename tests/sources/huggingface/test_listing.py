@@ -31,7 +31,7 @@ def test_a_listing_of_many_files_takes_little_memory() -> None:
     try:
         before = tracemalloc.get_traced_memory()[0]
         listing = Listing(read_files(entries, SIBLINGS))
-        assert tracemalloc.get_traced_memory()[0] - before < 110 * len(listing)
+        assert tracemalloc.get_traced_memory()[0] - before < 150 * len(listing)
     finally:
         tracemalloc.stop()
     assert listing["data/000007.bin"] == HubFile(path="data/000007.bin", size=7, sha256=f"{7:064x}")

@@ -496,6 +496,8 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("revision", {"siblings": [{**CONFIG, "size": 2}, {**CONFIG, "size": 3}]}),
     ("tree", [{"type": "file", "path": "config.json", "oid": "0" * 40, "size": 2**70}]),
     ("revision", {"siblings": [{**CONFIG, "size": 2**70}]}),
+    ("revision", {"siblings": [CONFIG, {"rfilename": "config.json/x.json"}]}),
+    ("tree", [{"type": "file", "path": path, "oid": "0" * 40, "size": 1} for path in ("a/b/c", "a")]),
     ("revision", {"siblings": [{**CONFIG, "lfs": {**LFS, "size": -5}}]}),
     ("revision", {"siblings": [{**CONFIG, "blobId": "0" * 40}, {**CONFIG, "blobId": "1" * 40}]}),
     ("paths-info", [{"type": "file", "path": "config.json", "oid": "0" * 40, "size": -3}]),
