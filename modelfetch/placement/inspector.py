@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posixpath
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -427,7 +428,8 @@ class Inspector:
 
     def _has_symlinks(self, consumer: str, links: Sequence[Placement], receipt: Receipt, *, probe: bool) -> bool:
         known = [entry for link in links if (entry := receipt.entries.get(link.path)) is not None]
-        if all(entry.target is None for entry in known) if known else self._are_files(links):
+        no_links = all(entry.target is None for entry in known)
+        if no_links and (any(entry.made for entry in known) or self._are_files(links)):
             return False
         if not probe or self._are_in_place(links, receipt):
             return True
@@ -436,10 +438,11 @@ class Inspector:
         return self._takes_symlinks[consumer]
 
     def _are_files(self, links: Sequence[Placement]) -> bool:
-        """Whether all of these paths that exist are regular files, as in a cache from Windows or after ``cp -rL``."""
+        """Whether files are in the place of links that would lead nowhere, as in a cache from Windows."""
         with contextlib.suppress(DestinationError, OSError), self.tree.keeping_folder_open():
             found = [seen for link in links if (seen := self.tree.lstat(link.path)) is not None]
-            return bool(found) and all(seen.regular and seen.target is None for seen in found)
+            if found and all(seen.regular and seen.target is None for seen in found):
+                return any(self.tree.lstat(_target_path(link)) is None for link in links)
         return False
 
     def _are_in_place(self, links: Sequence[Placement], receipt: Receipt) -> bool:
@@ -470,6 +473,11 @@ def is_same_manifest(tree: RootTree, store: Store, path: str, wanted: Digest) ->
         data = file.read(MAX_MANIFEST + 1)
     expected = store.read(wanted)
     return lists_manifest(data, wanted) or (expected is not None and same_manifest(data, expected))
+
+
+def _target_path(link: Placement) -> str:
+    """The path below ROOT that a symlink leads to."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(link.path), link.target or ""))
 
 
 def _recorded_entry(path: str, receipt: Receipt) -> Entry | None:

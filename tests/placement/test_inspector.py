@@ -253,7 +253,11 @@ def test_a_cache_on_a_file_system_that_hides_symlinks_holds_real_files(
 
 
 @pytest.mark.parametrize(
-    ("make", "lost"), [(whisper, ".modelfetch"), *first(0, [(diffrhythm, ".modelfetch"), (whisper, "blobs")])]
+    ("make", "lost"),
+    [
+        (whisper, ".modelfetch"),
+        *first(0, [(diffrhythm, ".modelfetch"), (whisper, "blobs"), (whisper, "a snapshot's file")]),
+    ],
 )
 def test_the_files_of_a_cache_without_links_and_blobs_are_not_downloaded_again(
     bench: Bench, make: Callable[[Bench], dict[str, Any]], lost: str
@@ -265,8 +269,11 @@ def test_the_files_of_a_cache_without_links_and_blobs_are_not_downloaded_again(
     shutil.copytree(bench.root, copied, symlinks=False)
     shutil.rmtree(bench.root)
     copied.rename(bench.root)
-    shutil.rmtree(next(bench.root.glob("**/models--*/blobs")))
-    shutil.rmtree(bench.root / ".modelfetch" if lost == ".modelfetch" else bench.root / ".modelfetch/blobs")
+    if lost == "a snapshot's file":
+        next(bench.root.glob("**/snapshots/*/model.bin")).unlink()
+    else:
+        shutil.rmtree(next(bench.root.glob("**/models--*/blobs")))
+    shutil.rmtree(bench.root / ".modelfetch/blobs" if lost == "blobs" else bench.root / ".modelfetch")
     mark = bench.hub.log.mark()
     assert bench.sync(entry).code == 0
     assert not [sent.target for sent in bench.hub.log.since(mark) if "/resolve/" in sent.target]
