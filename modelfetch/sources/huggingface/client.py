@@ -41,6 +41,7 @@ _LARGE_ANSWER = 2 * 2**20
 """Bytes beyond which an answer waits for those of other calls: as values, they take ten times as much memory."""
 
 _ACCEPTED = "gzip, deflate"
+_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 _CONNECT, _READ = 10.0, 30.0
 """Timeouts in seconds; some of huggingface_hub's own calls have none."""
 
@@ -65,7 +66,7 @@ def watched(watch: Watch, endpoint: str) -> Iterator[None]:
     """
     package = hub.load()
     with _LOCK:
-        with environment_lock, _readable_exemptions(endpoint):
+        with environment_lock, _readable_proxies(endpoint):
             session = package.utils.get_session()
         if hasattr(session, "event_hooks"):
             _add_hooks(session)
@@ -93,22 +94,23 @@ def _limited(watch: Watch) -> Watch:
 
 
 @contextmanager
-def _readable_exemptions(endpoint: str) -> Iterator[None]:
-    """While a session is made, write NO_PROXY as httpx reads it, and name the hub in it if it is exempt.
+def _readable_proxies(endpoint: str) -> Iterator[None]:
+    """While a session is made, write the proxies and NO_PROXY as httpx reads them, and name the hub in it if exempt.
 
-    httpx reads only commas between entries, raises InvalidURL for others, and knows neither ranges of addresses nor
-    default ports.
+    httpx raises an error for spaces around a proxy. Between the entries of NO_PROXY it reads only commas, raises
+    InvalidURL for others, and knows neither ranges of addresses nor default ports.
     """
-    exempt = exemptions()
-    if exempt is None or not exempt:
-        yield
-        return
-    patterns = [pattern for entry in exempt if (pattern := _pattern(entry)) is not None]
-    if _is_exempt(endpoint):
-        parts = urlsplit(endpoint)
-        patterns.append(f"{parts.scheme}://{parts.netloc}")
-    before = {name: os.environ[name] for name in ("no_proxy", "NO_PROXY") if name in os.environ}
-    os.environ.update(dict.fromkeys(before, ",".join(patterns)))
+    changed = {
+        name: value.strip() for name, value in os.environ.items() if name.lower() in _PROXIES and value != value.strip()
+    }
+    if exempt := exemptions():
+        patterns = [pattern for entry in exempt if (pattern := _pattern(entry)) is not None]
+        if _is_exempt(endpoint):
+            parts = urlsplit(endpoint)
+            patterns.append(f"{parts.scheme}://{parts.netloc}")
+        changed |= {name: ",".join(patterns) for name in ("no_proxy", "NO_PROXY") if name in os.environ}
+    before = {name: os.environ[name] for name in changed}
+    os.environ.update(changed)
     try:
         yield
     finally:
@@ -190,6 +192,7 @@ class _Adapter:
         request.headers["Accept-Encoding"] = _ACCEPTED
         watch(str(request.url), request.headers)
         options["timeout"] = (_CONNECT, _READ)
+        options["proxies"] = {name: value and value.strip() for name, value in (options.get("proxies") or {}).items()}
         if _is_exempt(str(request.url)):  # requests has looked NO_PROXY up itself, and reads fewer forms
             options["proxies"] = {}
         response = self._inner.send(request, **options)

@@ -70,6 +70,17 @@ def test_another_exemption_leaves_the_proxy_in_use(hub: Hub, monkeypatch: pytest
     assert hub.log.requests() == []
 
 
+@pytest.mark.parametrize("form", [" {} ", "{}\n", "\t{}/ "])
+def test_a_proxy_with_spaces_around_it_is_used_for_the_metadata_too(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", form.format("http://127.0.0.1:9"))
+    close_session = getattr(huggingface_hub, "close_session", lambda: None)
+    close_session()
+    with pytest.raises(Exception, match="refused"), watched(lambda _url, _headers: None, hub.endpoint):
+        huggingface_hub.utils.get_session().get(f"{hub.endpoint}/x")  # type: ignore[attr-defined]
+
+
 def test_other_threads_do_not_see_no_proxy_as_it_is_written_for_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8 localhost")
     expected, seen = exemptions(), list[tuple[Exempt, ...] | None]()
