@@ -10,21 +10,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NotAModelError
-from modelfetch.formats.gguf import read_gguf
-from modelfetch.formats.pickles import (
-    PickleVerdict,
+from modelfetch.formats.archives import (
     decompressed_start,
-    find_pickle,
     is_compressed_archive,
-    is_pickle_name,
     is_tar,
     is_zip,
     list_names,
-    pickle_error,
-    read_pickle,
     start_of_compressed,
-    starts_as_pickle,
 )
+from modelfetch.formats.gguf import read_gguf
+from modelfetch.formats.opcodes import PickleVerdict, read_pickle
+from modelfetch.formats.pickles import find_pickle, is_pickle_name, pickle_error, starts_as_pickle
 from modelfetch.formats.range_reader import HeaderWindow, ReadAt
 from modelfetch.formats.safetensors import check_safetensors, is_safetensors_name
 from modelfetch.formats.signatures import (

@@ -8,15 +8,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from modelfetch.formats.archives import is_tar, is_zip
 from modelfetch.formats.gguf import MAGICS
-from modelfetch.formats.pickles import (
-    PICKLE_SUFFIXES,
-    PickleVerdict,
-    is_tar,
-    is_torch_zip,
-    is_zip,
-    read_pickle,
-)
+from modelfetch.formats.opcodes import PickleVerdict, read_pickle
+from modelfetch.formats.pickles import PICKLE_SUFFIXES, is_torch_zip
 from modelfetch.formats.safetensors import MAX_HEADER
 
 if TYPE_CHECKING:

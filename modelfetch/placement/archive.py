@@ -15,17 +15,16 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from modelfetch.errors import IntegrityError
-from modelfetch.formats.content_check import check_artifact
-from modelfetch.formats.pickles import (
+from modelfetch.formats.archives import (
     BROKEN_ARCHIVE,
     MAX_MEMBERS,
     ZIP_METHODS,
-    find_pickle,
     has_large_directory,
-    pickle_error,
     read_member,
     reraise_disk_error,
 )
+from modelfetch.formats.content_check import check_artifact
+from modelfetch.formats.pickles import find_pickle, pickle_error
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.placer import PlacementJob

@@ -21,8 +21,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelfetch.formats import pickles
-from modelfetch.formats.pickles import PickleVerdict, find_pickle, read_pickle, starts_as_pickle
+from modelfetch.formats import archives
+from modelfetch.formats.opcodes import PickleVerdict, read_pickle
+from modelfetch.formats.pickles import find_pickle, starts_as_pickle
 from tests.cases import each
 
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ def test_an_archive_that_takes_long_to_search_counts_as_one_that_can_not_be_read
     headers = zipped({name: array(header, b"") for name in ("a.npy", "b.npy")})
     for data in (opcodes, jump, headers):
         assert not found(data)
-    monkeypatch.setattr(pickles._Effort.__init__, "__defaults__", (2**20,))
+    monkeypatch.setattr(archives.Effort.__init__, "__defaults__", (2**20,))
     for data in (opcodes, jump, headers):
         assert "too long" in str(judged(data))
 
@@ -358,7 +359,7 @@ def test_a_tar_whose_headers_would_fill_the_memory_counts_as_one_that_can_not_be
 
 
 def test_a_tar_with_too_many_files_counts_as_one_that_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickles, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     assert not found(tarred(dict.fromkeys("abc", b"text")))
     assert judged(tarred(dict.fromkeys("abcd", b"text"))) == "may hold a pickle among its more than 3 files"
 

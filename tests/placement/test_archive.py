@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from modelfetch.errors import IntegrityError
+from modelfetch.formats.archives import read_member
 from modelfetch.formats.content_check import check_pickle
-from modelfetch.formats.pickles import find_pickle, read_member
+from modelfetch.formats.pickles import find_pickle
 from modelfetch.placement.archive import copy_member, list_members, open_archive
 from tests.cases import first
 from tests.examples import examples
@@ -135,7 +136,7 @@ def test_an_archive_with_a_list_of_files_that_takes_much_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = bytes(long_list(tmp_path / "x", count=260, comment=65000))
-    monkeypatch.setattr("modelfetch.formats.pickles.MAX_MEMBERS", 1000)
+    monkeypatch.setattr("modelfetch.formats.archives.MAX_MEMBERS", 1000)
     many = long_list(tmp_path / "y", count=1001)
     unread = many[:-22] + many[-22:-14] + bytes(4) + many[-10:]  # its end declares no file
     confusing = many[:-6] + b"PK\5\6" + many[-2:]  # its offset looks like another end
