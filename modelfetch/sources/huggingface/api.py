@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LONG_LIST = 10_000
+"""Files beyond which a list in pages is a long answer, too."""
+
 
 class MissingApiError(Exception):
     """A hub lacks part of the API; ``error`` is raised if there is no alternative."""
@@ -79,8 +82,12 @@ class HubApi:
 
         def entries(get: _Get) -> Iterator[Any]:
             address: str | None = f"/tree/{quote(revision, safe='')}?recursive=true"
+            count = 0
             while address is not None:
                 page, address = get(address)
+                count += len(page)
+                if count > _LONG_LIST:
+                    client.take_turn()
                 yield from page
 
         return self._call(repo, revision, lambda get: read_files(entries(get), TREE))

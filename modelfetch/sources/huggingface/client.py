@@ -82,6 +82,11 @@ def watched(watch: Watch, endpoint: str) -> Iterator[None]:
             _watch.reset(watching)
 
 
+def take_turn() -> None:
+    """Wait until no other call has a long answer; until the end of its context, none begins one."""
+    _turn.get()()
+
+
 def _limited(watch: Watch) -> Watch:
     allowed = iter(range(_MAX_REQUESTS))
 
@@ -249,7 +254,7 @@ def _counted(pieces: Any) -> Iterator[bytes]:
             raise _too_large()
         if size > _LARGE_ANSWER:
             before = time.monotonic()
-            _turn.get()()
+            take_turn()
             since += time.monotonic() - before
         yield piece
 

@@ -491,6 +491,20 @@ def test_a_longer_list_than_metadata_can_hold_is_read_from_the_tree(
     assert sum("/tree/" in entry.target for entry in hub.log.requests()) == 1
 
 
+@pytest.mark.parametrize(("limit", "turns"), [(3, 1), (4, 0)])
+def test_a_long_tree_is_a_long_answer(
+    bench: SourceBench, repo: HfRepo, hub: Hub, monkeypatch: pytest.MonkeyPatch, limit: int, turns: int
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr("modelfetch.sources.huggingface.api._LONG_LIST", limit)
+    monkeypatch.setattr("modelfetch.sources.huggingface.client.take_turn", lambda: taken.append(1))
+    files = [{"type": "file", "path": f"{n}.txt", "oid": f"{n:040x}", "size": 1} for n in range(4)]
+    _answer(hub, {**_info(repo), "siblings": None}, times=None)
+    _answer(hub, files, path="*/tree/*", times=None)
+    assert len(bench.resolve("hf://org/repo", kind="snapshot").artifacts) == 4
+    assert len(taken) == turns
+
+
 IMPOSSIBLE: list[tuple[str, Any]] = [
     ("revision", {"siblings": [{**CONFIG, "size": -1}]}),
     ("revision", {"siblings": [{**CONFIG, "size": 2}, {**CONFIG, "size": 3}]}),
