@@ -73,7 +73,7 @@ def state_of_symlink(
     if entry is None:
         return State.FOREIGN
     if seen.target == target:
-        return State.READY if entry.target == target and entry.digest is None else State.CHANGED
+        return State.READY if entry.target == target else State.CHANGED
     if entry.digest is not None:
         return state_of_file(entry, seen, wanted, uri)
     return State.OUTDATED if fits(entry, seen) else State.CHANGED

@@ -214,6 +214,20 @@ def test_a_root_that_moved_to_a_file_system_without_symlinks_gets_real_files(
     assert bench.run("status", bench.manifest(entry)).code == 0
 
 
+def test_links_that_exist_stay_where_new_ones_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows' file systems, which need a privilege to make one."""
+    entry = whisper(bench)
+    assert bench.sync(entry).code == 0
+    link, *others = [path for path in hub_files(bench) if path.is_symlink()]
+    link.unlink()
+    refuse_symlinks(monkeypatch)
+    assert bench.sync(entry).code == 0
+    assert link.is_file()
+    assert not link.is_symlink()
+    assert all(path.is_symlink() for path in others)
+    require_ready_without_a_request(bench, entry)
+
+
 def test_one_link_that_its_user_replaced_does_not_turn_the_others_into_files(bench: Bench) -> None:
     entry = whisper(bench)
     assert bench.sync(entry).code == 0
