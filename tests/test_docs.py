@@ -21,7 +21,7 @@ COMMANDS = ROOT / "docs/reference/commands.md"
 def help_of(*words: str) -> str:
     result = CliRunner().invoke(cli, [*words, "--help"], prog_name="modelfetch", terminal_width=100)
     assert result.exit_code == 0, result.output
-    return result.output.strip()
+    return result.stdout.strip()
 
 
 def command_names() -> list[str]:
