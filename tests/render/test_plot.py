@@ -96,6 +96,6 @@ def test_fit_plot_writes_the_picture(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.gguf").write_bytes(llama())
     assert run(["fit", "./m.gguf", "--plot", "vram.svg"]) == 0
-    assert run(["fit", "./m.gguf", "--plot", "none/vram.svg"]) == 74
-    assert "none/vram.svg: No such file" in capsys.readouterr().err
+    assert run(["fit", "./m.gguf", "--plot", "none/vram.svg"]) == 73
+    assert "hint: make it first: mkdir -p none" in capsys.readouterr().err
     assert "together" in (tmp_path / "vram.svg").read_text()
