@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelfetch.pipeline.frozen import freeze
+from modelfetch.pipeline.pin_hint import how_to_upgrade
 from modelfetch.pipeline.plan import ModelPlan, jobs_for
 from modelfetch.pipeline.preflight import require_space
 from modelfetch.placement import Action, PlacementJob, PlacementRequest
@@ -66,5 +67,6 @@ def place_model(plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched], 
             requested_by=request.requested_by,
             jobs=jobs,
             frozen=freeze(request, plan.resolution, session.settings) if plan.resolution else {},
+            how_to_upgrade=how_to_upgrade(request.model),
         )
     )

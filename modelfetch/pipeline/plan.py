@@ -16,6 +16,7 @@ from modelfetch.errors import ManifestError, ModelfetchError, SettingError
 from modelfetch.manifest.kinds import HF_CACHES
 from modelfetch.manifest.path_conflicts import PathClaim, Shape, find_clashes
 from modelfetch.manifest.uri import OllamaUri
+from modelfetch.pipeline.pin_hint import how_to_pin
 from modelfetch.placement import Action, Inspector, PlacementJob, State, foreign_file_error, wanted_digest
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.sources import SourceRequest
@@ -188,7 +189,7 @@ def plan_model(
         receipt = receipts[consumer]
         for placement in inspector.lay_out(consumer, request.model, resolution, receipt):
             try:
-                target, digest = _inspect(consumer, placement, receipt, inspector)
+                target, digest = _inspect(consumer, request.model, placement, receipt, inspector)
             except ModelfetchError as error:
                 errors.append(error.about(model=request.model.name, uri=str(request.model.source)))
                 continue
@@ -204,7 +205,7 @@ def plan_model(
 
 
 def _inspect(
-    consumer: str, placement: Placement, receipt: Receipt, inspector: Inspector
+    consumer: str, model: Model, placement: Placement, receipt: Receipt, inspector: Inspector
 ) -> tuple[Target, Digest | None]:
     """The state of one path, and the sha256 of what is kept there.
 
@@ -216,7 +217,8 @@ def _inspect(
         os.fsencode(placement.path)
         found = inspector.inspect(placement, receipt, wanted)
     if found.action is Action.REFUSE:
-        raise foreign_file_error(inspector.tree.path(placement.path), comparable=wanted is not None)
+        how = how_to_pin(model) if wanted is None else None
+        raise foreign_file_error(inspector.tree.path(placement.path), how_to_pin=how)
     return Target(consumer=consumer, placement=placement, state=found.state, action=found.action), found.digest
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport
 from modelfetch.errors import InterruptedSync, ModelfetchError, PinMismatchError
+from modelfetch.pipeline.pin_hint import how_to_upgrade
 from modelfetch.placement import Action, State
 
 if TYPE_CHECKING:
@@ -62,28 +61,11 @@ def build_interrupted_report(
     return replace(report, bytes_fetched=session.bytes_received)
 
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-
-
 def _complete_hint(error: ModelfetchError, manifests: Sequence[Manifest]) -> None:
-    """Name the command that renews a pin which upstream contradicts, with the manifest and the model.
-
-    A tier that is part of the package can't be pinned: a manifest that extends it can replace the entry.
-    """
-    if isinstance(error, PinMismatchError):
-        error.hint = "if the change upstream is intended, `modelfetch pin FILE --upgrade NAME` updates the pin"
-    if error.hint is None or "modelfetch pin FILE" not in error.hint:
-        return
-    model = next((model for one in manifests for model in one.models if model.name == error.model), None)
-    if model is None:
-        return
-    file = Path(model.position.file)
-    if file.resolve().is_relative_to(_PACKAGE):
-        extends = f"`extends: {file.stem}`"
-        error.hint = f"write a manifest with {extends} and your own entry {model.name}, then pin that"
-    else:
-        hint = error.hint.replace("FILE", shlex.quote(str(file)))
-        error.hint = hint.replace("--upgrade NAME", f"--upgrade {shlex.quote(model.name)}")
+    """Name the command that renews a pin which upstream contradicts."""
+    models = (model for one in manifests for model in one.models if model.name == error.model)
+    if isinstance(error, PinMismatchError) and (model := next(models, None)) is not None:
+        error.hint = f"if the change upstream is intended, {how_to_upgrade(model)}"
 
 
 def unresolved_report(model: Model, action: str, placements: Sequence[str] = ()) -> ModelReport:

@@ -44,10 +44,6 @@ if TYPE_CHECKING:
 _TRIES = 3
 _LAST_WRITE_TIMEOUT = 10.0
 """Maximum time that the last write of a receipt waits for another process's lock, in seconds."""
-_KEEP_HINT = (
-    "to keep the new content, update the pin: `modelfetch pin FILE --upgrade NAME` (or `sync --refresh` if the entry "
-    "is not pinned); `modelfetch prune` then removes the files that it replaces"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +65,18 @@ class PlacementJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementRequest:
-    """All placements of one model for one consumer; ``requested_by`` names the requesting manifest (tier or file)."""
+    """All placements of one model for one consumer.
+
+    ``requested_by`` names the requesting manifest (tier or file); ``how_to_upgrade`` is what to do to accept another
+    file upstream, for a hint.
+    """
 
     consumer: str
     model: str
     requested_by: str
     jobs: Sequence[PlacementJob]
     frozen: Mapping[str, Frozen] = field(default_factory=dict)
+    how_to_upgrade: str = "update the pin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,16 +286,16 @@ class Placer:
                 self._checked[step.path] = Check(size=entry.size, mtime_ns=entry.mtime_ns, at=now(), ok=True)
             return entry
         with _named(self._path(step.job)):
-            made = self._write(step, writer)
+            made = self._write(step, request, writer)
         if made.how != "link":  # a blob may be a user's file, which then has the same state
             self._made[made.seen] = made.how
         digest = None if step.job.placement.how is PlacementMethod.SYMLINK else step.job.wanted
         return _entry_of(step, request, made.seen, how=made.how, made=True, digest=digest)
 
-    def _write(self, step: _Step, writer: ConsumerWriter) -> Made:
+    def _write(self, step: _Step, request: PlacementRequest, writer: ConsumerWriter) -> Made:
         over = step.found.seen if step.found.action is Action.REPLACE else None
         if step.found.action is Action.DISPLACE:
-            over = self._displace(step, writer)
+            over = self._displace(step, request, writer)
         placement, wanted = step.job.placement, step.job.wanted
         if placement.how is PlacementMethod.SYMLINK:
             return writer.symlink(placement.target or "", step.path, over)
@@ -316,7 +317,7 @@ class Placer:
             return self._inspector.tree.open(step.path)
         raise DiskError(f"{self._path(step.job)} changed while modelfetch worked", hint="run it again")
 
-    def _displace(self, step: _Step, writer: ConsumerWriter) -> PathStat | None:
+    def _displace(self, step: _Step, request: PlacementRequest, writer: ConsumerWriter) -> PathStat | None:
         """Move a changed file aside, or replace it if its bytes were moved aside before, to avoid a copy per run.
 
         Returns:
@@ -326,6 +327,10 @@ class Placer:
             ChangedMeanwhileError: It was removed meanwhile.
         """
         shown, seen = self._path(step.job), step.found.seen
+        hint = (
+            f"to keep the new content, {request.how_to_upgrade} (or `sync --refresh` if the entry is not pinned); "
+            "`modelfetch prune` then removes the files that it replaces"
+        )
         if seen is not None and seen.regular and seen.target is None:
             try:
                 opened = self._inspector.tree.open(step.path)
@@ -335,11 +340,11 @@ class Placer:
                 kept = writer.has_displaced(step.path, fd)
             if kept:
                 message = f"{shown} was changed in the same way again and replaced: a copy was kept the last time"
-                self._sink(Notice(level="warning", message=message, hint=_KEEP_HINT))
+                self._sink(Notice(level="warning", message=message, hint=hint))
                 return seen
         aside = directories.own_folder(self._root) / writer.displace(step.path)
         message = f"{shown} was not what modelfetch placed there: moved to {aside}"
-        self._sink(Notice(level="warning", message=message, hint=_KEEP_HINT))
+        self._sink(Notice(level="warning", message=message, hint=hint))
         return None
 
     def _unstable_error(self, job: PlacementJob) -> DiskError:
@@ -358,16 +363,17 @@ class Placer:
         return self._inspector.tree.path(job.placement.path)
 
 
-def foreign_file_error(path: Path, *, comparable: bool = True) -> DestinationError:
+def foreign_file_error(path: Path, *, how_to_pin: str | None = None) -> DestinationError:
     """The error for a path that has a file which modelfetch did not create.
 
-    ``comparable``: there was a digest to compare it with; without one even the right file can't be recognised.
+    ``how_to_pin``: what to do to pin its entry, if there is no digest to compare the file with; without one even the
+    right file can't be recognised.
     """
-    if not comparable:
+    if how_to_pin is not None:
         return DestinationError(
             f"{path} is in the way: modelfetch did not make it, and no digest is known to check whether it is right",
             code="foreign-file",
-            hint="pin the entry (`modelfetch pin FILE`), or move the file away; it was not touched",
+            hint=f"{how_to_pin}, or move the file away; it was not touched",
         )
     return DestinationError(
         f"{path} is in the way: modelfetch did not make it, and its content is not what the manifest requires",

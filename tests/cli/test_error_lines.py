@@ -143,7 +143,7 @@ def test_a_pin_that_upstream_contradicts_comes_with_the_command_that_renews_it(h
     code, _, hint = lines(capsys, "sync", "m.yaml", "--retries", "0")
     assert (code, hint) == (
         65,
-        "if the change upstream is intended, `modelfetch pin m.yaml --upgrade m` updates the pin",
+        "if the change upstream is intended, update the pin: `modelfetch pin m.yaml --upgrade m`",
     )
 
 

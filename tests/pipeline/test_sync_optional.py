@@ -29,7 +29,7 @@ def test_the_warning_of_an_optional_model_has_the_command_that_renews_its_pin(be
     replaced = vae(bench, name="replaced", filename="other.safetensors", digest=f"sha256:{'0' * 64}", optional=True)
     result = bench.sync(vae(bench), replaced)
     assert result.code == 0
-    assert f"`modelfetch pin {bench.folder}/test.yaml --upgrade replaced` updates the pin" in result.err
+    assert f"update the pin: `modelfetch pin {bench.folder}/test.yaml --upgrade replaced`" in result.err
 
 
 def test_an_optional_model_is_required_for_a_consumer_that_has_no_other(bench: Bench) -> None:
