@@ -236,13 +236,16 @@ def run(ctx: click.Context, start: Start[R]) -> R:
 
 
 def write_page(target: Path, text: str) -> None:
-    """Write a file for a browser; raises DestinationError or DiskError."""
+    """Write a file for a browser, also where it is mounted alone; raises DestinationError or DiskError."""
     from modelfetch.core import directories, fs, os_errors, temp_files
 
     directories.require_file_path(target)
     directories.require_parent(target)
+    data = text.encode("utf-8", errors="replace")
     with os_errors.translated(target, doing="writing"):
-        temp_files.write_atomically(target, text.encode("utf-8", errors="replace"), mode=fs.COPY_MODE)
+        file = target.resolve()
+        before = file.read_bytes() if file.exists() else None
+        temp_files.replace_document(file, data, before=before, mode=fs.COPY_MODE)
 
 
 def show(report: Report, *, as_json: bool, text: str = "") -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 from modelfetch.care.overview import ModelRow, Overview, ServiceUse
 from modelfetch.cli.app import run
+from modelfetch.core import temp_files
 from modelfetch.render.html import overview_page
 from modelfetch.store.checks import now
 from tests.damage import flip
@@ -103,3 +105,19 @@ def test_no_page_is_written_of_a_root_without_its_required_marker(
 
 def test_a_page_that_cannot_be_written_is_an_error_with_a_hint(bench: Bench) -> None:
     assert run(["report", "--html", "/proc/nothing/page.html", "--root", str(bench.root)]) in (73, 74)
+
+
+def test_a_page_that_is_mounted_alone_is_written_in_place(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bind mount of a single file can't be renamed over."""
+
+    def refuse(_: str, target: str) -> bool:
+        raise OSError(errno.EBUSY, "Device or resource busy", target)
+
+    monkeypatch.setattr(temp_files, "exchange", refuse)
+    bench.root.mkdir()
+    page = bench.folder / "page.html"
+    page.write_text("old")
+    before = page.stat().st_ino
+    assert run(["report", "--html", str(page), "--root", str(bench.root)]) == 0
+    assert "<!doctype html>" in page.read_text()
+    assert page.stat().st_ino == before
