@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from modelfetch.core import os_errors
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.collector import short_collections
 from modelfetch.core.directories import own_folder
@@ -87,13 +86,17 @@ class Session:
         self._blocked_removals.close()
         self._blocked_folders.clear()
 
-    def _explained(self, error: ModelfetchError) -> ModelfetchError:
-        """Return the reason of a disk error: another process may have removed files while this one was suspended."""
-        if error.code != "io-error" or all(held.still_owned() for held in self._blocked_folders.values()):
-            return error
+    def _reason_of(self, error: BaseException | None) -> RetryLaterError | None:
+        """Return the error for what a disk error is due to: another process took over while this one was suspended.
+
+        None if that is not the reason, or for any other error.
+        """
+        is_of_disk = isinstance(error, OSError) or (isinstance(error, ModelfetchError) and error.code == "io-error")
+        if not is_of_disk or all(held.still_owned() for held in self._blocked_folders.values()):
+            return None
         message = "another process changed files while this one was suspended"
-        overtaken = RetryLaterError(message, code="lock-timeout", hint="run it again")
-        return overtaken.about(model=error.model, uri=error.uri)
+        found = RetryLaterError(message, code="lock-timeout", hint="run it again")
+        return found.about(model=error.model, uri=error.uri) if isinstance(error, ModelfetchError) else found
 
     @property
     def lock_options(self) -> LockOptions:
@@ -172,7 +175,7 @@ class Session:
         bytes_fetched: int = 0,
     ) -> Report:
         """Build the report of this command; ``is_bad``: it fails even without an error, with exit code 1."""
-        errors = tuple(self._explained(error) for error in errors)
+        errors = tuple(self._reason_of(error) or error for error in errors)
         return Report(
             ok=not errors and not is_bad,
             exit_code=exit_code_of(errors) or int(is_bad),
@@ -207,18 +210,11 @@ class Session:
         """
         if kind is not None and not issubclass(kind, Exception):
             self.cancel.set()
-        explained = None
-        if isinstance(error, OSError | ModelfetchError):
-            found = (
-                os_errors.translate(error, self.options.root, doing="working in")
-                if isinstance(error, OSError)
-                else error
-            )
-            explained = self._explained(found)
+        reason = self._reason_of(error)
         with self._collections:
             await self.close()
-        if isinstance(explained, RetryLaterError) and explained is not error:
-            raise explained from error
+        if reason is not None:
+            raise reason from error
 
     async def close(self) -> None:
         """Close everything that was opened."""
