@@ -280,12 +280,21 @@ class ReceiptBook:
 
     def _entries_in_place(self, recorded: Mapping[str, Entry]) -> dict[str, Entry]:
         """This run's entries that the receipt lacks; drops those of paths that another process has changed since."""
-        missing = {path: entry for path, entry in self._added.items() if recorded.get(path) != entry}
-        kept = {path: entry for path, entry in missing.items() if self._is_in_place(path, entry)}
-        gone = missing.keys() - kept.keys()
-        self.overwritten |= gone
+        kept: dict[str, Entry] = {}
+        gone: list[str] = []
+        for path, entry in self._added.items():
+            known = recorded.get(path)
+            if known == entry:
+                continue
+            if not self._is_in_place(path, entry):
+                gone.append(path)
+                continue
+            manifests = dict.fromkeys((*(known.manifests if known else ()), *entry.manifests))
+            if (merged := replace(entry, manifests=tuple(manifests))) != known:
+                kept[path] = merged
         for path in gone:
             del self._added[path]
+        self.overwritten.update(gone)
         return kept
 
     def _merge(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> None:

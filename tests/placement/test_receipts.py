@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -196,3 +197,17 @@ def test_an_entry_of_this_run_is_dropped_once_another_process_has_changed_the_pa
     assert read_receipt(tmp_path, "comfyui").entries == on_disk | {"comfyui/d": entry("3")}
     ours.add({"comfyui/a": entry("2")}, {})  # placed again
     assert ours.overwritten == set()
+
+
+def test_the_manifests_that_another_process_added_to_an_entry_stay(tmp_path: Path) -> None:
+    entry = Entry(digest=ONE, size=1, mtime_ns=1, how="copy", made=True, model="m", manifests=("16g",))
+    ours, theirs = open_book(tmp_path), open_book(tmp_path)
+    ours.load()
+    ours.add({"comfyui/a": entry}, {})
+    ours.write(lambda: None)
+    theirs.load()
+    theirs.add({"comfyui/a": replace(entry, manifests=("16g", "8g"))}, {})
+    theirs.write(lambda: None)
+    ours.add({"comfyui/b": entry}, {})
+    ours.write(lambda: None)
+    assert read_receipt(tmp_path, "comfyui").entries["comfyui/a"].manifests == ("16g", "8g")
