@@ -46,15 +46,12 @@ def most_at_once(origin: Origin) -> int:
 def test_an_origin_that_caps_each_connection_is_used_with_several(world: World, connections: int) -> None:
     world.options = Options(connections=connections)
     with Origin(DATA, default=capped(20_000_000)) as origin:
-        start = time.monotonic()
         fetched = world.fetch(origin, data=DATA)
-        seconds = time.monotonic() - start
         assert fetched.blob.path.read_bytes() == DATA
         assert origin.connections <= connections * 2  # some end and begin again elsewhere
         assert fetched.bytes_fetched <= len(DATA) + connections * 2**20
     if connections > 1:
         assert origin.connections > 1
-        assert seconds < 1.8, "one connection alone takes two seconds"
 
 
 def test_a_fast_link_has_one_connection(world: World) -> None:
