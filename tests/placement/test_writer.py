@@ -149,7 +149,7 @@ def test_a_file_changed_in_the_same_way_again_is_moved_aside_once(world: World) 
     (aside,) = [path for path in (world.root / ".modelfetch/displaced").rglob("*") if path.is_file()]
     assert aside.read_bytes() == b"pulled anew"
     assert (world.root / "ollama/models/manifests/h/l/m/t").read_bytes() == SMALL
-    assert any(getattr(event, "hint", None) and "--upgrade" in event.hint for event in world.events)  # type: ignore[attr-defined]
+    assert any(getattr(event, "hint", None) and "update the pin" in event.hint for event in world.events)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
