@@ -28,6 +28,8 @@ PRIVATE_MODE = 0o600
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Error numbers."""
+NO_SYMLINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+"""What `os.symlink` fails with on a file system without symlinks."""
 
 _FICLONE = 0x40049409  # ioctl number of FICLONE (source: linux/fs.h)
 _CHUNK = 1 << 20

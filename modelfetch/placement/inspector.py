@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 _ATTEMPTS = 3
 _NEVER = -1
 """An mtime that no file has."""
-_NO_SYMLINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EIO)  # EIO: rclone
 
 
 def wanted_digest(placement: Placement) -> Digest | None:
@@ -498,7 +497,7 @@ def _takes_symlinks(folder: int) -> bool:
         finally:
             os.unlink(name, dir_fd=folder)
     except OSError as error:
-        return error.errno not in _NO_SYMLINKS
+        return error.errno not in (*fs.NO_SYMLINKS, errno.EIO)  # EIO: rclone
 
 
 def _entry_of_link(placement: Placement, digest: Digest, seen: PathStat) -> Entry:

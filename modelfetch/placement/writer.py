@@ -32,7 +32,6 @@ _NO_LINK = (
     *(errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS),
     errno.EIO,  # returned by mounts of rclone; if the disk has failed, the copy fails as well
 )
-_NO_SYMLINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -134,7 +133,7 @@ class ConsumerWriter:
             try:
                 os.symlink(text, name, dir_fd=folder)
             except OSError as error:
-                if error.errno in _NO_SYMLINK:
+                if error.errno in fs.NO_SYMLINKS:
                     raise _no_symlink_error(self.tree.path(path), error) from None
                 raise
             return Made(how="symlink", seen=PathStat.of(os.lstat(name, dir_fd=folder), target=text))

@@ -12,7 +12,7 @@ import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -45,8 +45,7 @@ class HubFile:
 
     def updated(self, other: HubFile) -> HubFile:
         """Return this with all that ``other`` knows."""
-        known = {field.name: value for field in fields(other) if (value := getattr(other, field.name)) is not None}
-        return HubFile(**{field.name: getattr(self, field.name) for field in fields(self)} | known)
+        return replace(self, **{name: value for name, value in asdict(other).items() if value is not None})
 
 
 class Keys(NamedTuple):
